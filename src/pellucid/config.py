@@ -1,0 +1,199 @@
+"""Every knob of a run: one typed tree, one default per knob. No torch, no I/O (see config_io).
+
+The defaults are the paper's (arXiv 2501.12948v2, Methods) scaled to one device; presets live in
+`pellucid.algo.presets`. Unknown keys and values out of range are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    id: str = "tiny-base"
+    """`tiny-base` (embedded), a folder, a `.gguf` file, or a hub id `owner/name`."""
+    revision: str | None = None
+    """Pinned hub revision (commit); needed for hub ids."""
+    path: str | None = None
+    """Local folder or GGUF file to use instead of fetching `id`."""
+
+
+class TaskConfig(Section):
+    name: str = "chain"
+    """Training problems: a data set (`gsm8k`, `math`, …) or a procedural task (`chain`, `countdown`, …)."""
+    split: str = "train"
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many problems."""
+    template: str = "r1-zero"
+    """Prompt template, used for training and for evaluation unless the suite names its own."""
+    data_dir: str | None = None
+    """Folder of downloaded data sets; default: the user's cache."""
+
+
+class RolloutConfig(Section):
+    prompts: PositiveInt = 32
+    """Unique problems per rollout."""
+    group_size: PositiveInt = 16
+    """G: samples per problem (paper: 16)."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Training needs 1.0: a truncated distribution biases every importance ratio."""
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: PositiveInt = 256
+    stop: tuple[str, ...] = ()
+    slots: PositiveInt = 512
+    """Sequences decoded at once; finished ones are replaced from the queue."""
+    resample_limit: int = Field(default=0, ge=0)
+    """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems. 0: off."""
+
+    @model_validator(mode="after")
+    def _whole_distribution(self) -> RolloutConfig:
+        if self.top_p != 1.0 or self.top_k != 0:
+            raise ValueError("training samples need top_p = 1.0 and top_k = 0: a truncated distribution "
+                             "biases the importance ratio; set them under [eval] instead")
+        return self
+
+
+class RewardConfig(Section):
+    terms: dict[str, float] = Field(default_factory=lambda: {"accuracy": 1.0, "format": 1.0})
+    """Reward terms and their weights (paper, eq. 4: accuracy and format with the same weight)."""
+    math_verify: bool = True
+    """Ask math-verify where the strict grader finds no match."""
+    truncated: Literal["grade", "mask", "zero"] = "grade"
+    """A completion cut off by the token limit: grade what is there, mask it, or give it reward 0."""
+    overlong_buffer: int = Field(default=0, ge=0)
+    """Soft overlong penalty (DAPO): tokens before the limit over which the penalty grows to 1. 0: off."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shortcut(cls, value: Any) -> Any:
+        """`reward = "random"` stands for a single term with weight 1; `"r1"` for accuracy and format."""
+        if isinstance(value, str):
+            return {} if value == "r1" else {"terms": {value: 1.0}}
+        return value
+
+
+class AlgoConfig(Section):
+    """The objective. `preset` fills in what is not set by hand (see `pellucid.algo.presets`)."""
+
+    preset: Literal["r1", "dapo", "dr-grpo", "gspo", "cispo"] = "r1"
+    advantage: Literal["grpo", "dr-grpo", "rloo", "batch-std", "maxrl"] | None = None
+    loss: Literal["clip", "cispo", "gspo"] | None = None
+    aggregation: Literal["sequence-mean", "token-mean", "constant"] | None = None
+    clip_low: float | None = Field(default=None, ge=0.0)
+    clip_high: float | None = Field(default=None, ge=0.0)
+    dual_clip: float | None = Field(default=None, gt=1.0)
+    kl: Literal["k1", "k2", "k3"] | None = None
+    beta: float | None = Field(default=None, ge=0.0)
+    """Weight of the KL term in the loss. 0: no reference model is kept."""
+    reference: Literal["hard", "ema"] = "hard"
+    reference_every: PositiveInt = 400
+    """Optimiser steps between replacements of the reference by the policy (paper: 400)."""
+    reference_ema: Fraction = 0.6
+    """Share of the policy that an EMA refresh mixes into the reference."""
+    mismatch: Literal["off", "tis", "mask"] = "off"
+    """Correction for rollout/trainer differences: truncated importance sampling, or masking."""
+    mismatch_cap: float = Field(default=2.0, gt=1.0)
+    old_logprobs: Literal["recompute", "rollout"] = "recompute"
+    """Denominator of the ratio when a rollout is split into several minibatches."""
+
+
+class ScheduleConfig(Section):
+    kind: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final_fraction: Fraction = 0.1
+    """Learning rate at the last step as a share of the peak (linear and cosine)."""
+
+
+class TrainConfig(Section):
+    steps: PositiveInt = 100
+    """Rollouts; each gives `minibatches` optimiser steps."""
+    minibatches: PositiveInt = 1
+    """Optimiser steps per rollout (paper: 16, single inner epoch)."""
+    tokens_per_pack: PositiveInt = 8192
+    """Prompt and completion tokens in one forward pass; gradients accumulate over the packs."""
+    learning_rate: float = Field(default=1e-6, gt=0.0)
+    schedule: ScheduleConfig = ScheduleConfig()
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    weight_decay: NonNegative = 0.0
+    adam_eps: float = Field(default=1e-8, gt=0.0)
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    checkpoint_every: PositiveInt = 20
+    keep_checkpoints: PositiveInt = 2
+    eval_every: int = Field(default=0, ge=0)
+    """Steps between small evaluations on the first suite. 0: only before and after."""
+    rollout_share: Fraction = 1.0
+    """Share of training rollouts written to rollouts.jsonl.zst."""
+
+
+class SuiteConfig(Section):
+    name: str = "chain"
+    split: str = "test"
+    k: PositiveInt = 1
+    """Samples per problem; pass@1 is their mean."""
+    limit: int | None = Field(default=None, ge=1)
+    template: str | None = None
+    """Prompt template of this suite; default: the task's."""
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    pass_at: tuple[int, ...] = ()
+    """Also report the unbiased pass@k for these k (each at most `k`)."""
+    label: str | None = None
+    """Name in tables; default: name, and template where it differs."""
+    baseline_only: bool = False
+    """Measure the base model only (say, under its chat template)."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> SuiteConfig:
+        if any(k > self.k for k in self.pass_at):
+            raise ValueError(f"pass_at asks for more samples than k = {self.k}")
+        return self
+
+
+class EvalConfig(Section):
+    suites: tuple[SuiteConfig, ...] = (SuiteConfig(),)
+    """The first one is the headline in result.json."""
+    temperature: NonNegative = 0.6
+    """Paper, D.1: 0.6."""
+    top_p: float = Field(default=0.95, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    max_new_tokens: PositiveInt = 256
+    during_limit: PositiveInt = 100
+    """Problems used by the small evaluations during training."""
+
+
+class RunConfig(Section):
+    """The whole recipe."""
+
+    name: str = "run"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Weights and activations; optimiser states are always float32. auto: bfloat16 on CUDA, else float32."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0: the physical cores this process may use."""
+    model: ModelConfig = ModelConfig()
+    task: TaskConfig = TaskConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    algo: AlgoConfig = AlgoConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or "/" in value:
+            raise ValueError("name must be non-empty and without a slash")
+        return value

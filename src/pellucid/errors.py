@@ -1,0 +1,38 @@
+"""The exception tree.
+
+    PellucidError
+    ├── UserError          the user can mend it: one line that says what and what to do, exit code 2
+    │   ├── ConfigError    unknown key, wrong type, value out of range
+    │   ├── ModelError     missing, unsupported or damaged model
+    │   ├── DataError      missing, altered or unusable data
+    │   └── RunError       run folder damaged, unwritable, or of another recipe
+    └── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
+"""
+
+
+class PellucidError(Exception):
+    """Base of all errors that Pellucid raises on purpose."""
+
+
+class UserError(PellucidError):
+    """Something the user can mend. The message is one line: what is wrong, and what to do."""
+
+
+class ConfigError(UserError):
+    """A recipe or `--set` that names an unknown key, a wrong type or a value out of range."""
+
+
+class ModelError(UserError):
+    """A model that is missing, damaged or of an unsupported architecture."""
+
+
+class DataError(UserError):
+    """Data that is missing, whose digest differs, or that no grader can use."""
+
+
+class RunError(UserError):
+    """A run folder that cannot be written, is damaged, or belongs to another recipe."""
+
+
+class NumericsError(PellucidError):
+    """NaN or infinity where training cannot go on. Names the step and the tensor."""

@@ -1,0 +1,48 @@
+"""The seams: what one layer asks of another, so that either side can be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from pellucid.records import Completion, Problem, Request, SamplingParams, Score
+
+ProgressFn = Callable[[int, int], None]
+"""Called with (samples finished, samples asked for) as work goes on."""
+
+
+class Engine(Protocol):
+    """Prompts in, completions out. The in-process engine samples from the very weights that are trained."""
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        params: SamplingParams,
+        *,
+        seed: int,
+        progress: ProgressFn | None = None,
+    ) -> list[list[Completion]]:
+        """Completions in the order of `requests`, and of the `sample_ids` within each."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back (see `pellucid.model.tokenizer`)."""
+
+    eos_ids: tuple[int, ...]
+    """Every token that ends a turn."""
+    chat_template: str | None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without adding special tokens; special tokens written in the text are recognised."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        ...
+
+
+class Grader(Protocol):
+    """Grades many responses at once; the i-th score belongs to the i-th response."""
+
+    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]: ...
