@@ -1,0 +1,133 @@
+"""The run's diary: an append-only chain of events; a changed or missing one shows.
+
+Each line carries its serial number and the digest of the line before it. The chain shows tampering
+and holes; who wrote it is the business of signatures, not of this file.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pellucid.artifacts import canonical_json, sha256_bytes
+from pellucid.errors import RunError
+from pellucid.jsonl import JsonlWriter
+
+GENESIS = "0" * 64
+"""`prev` of the first event."""
+
+
+class EventKind(StrEnum):
+    """What can happen in a run."""
+
+    RUN_STARTED = "run_started"
+    RESUMED = "resumed"
+    STAGE_STARTED = "stage_started"
+    STAGE_ENDED = "stage_ended"
+    CHECKPOINT_SAVED = "checkpoint_saved"
+    EVALUATION_STARTED = "evaluation_started"
+    EVALUATION_ENDED = "evaluation_ended"
+    EVALUATION_ABORTED = "evaluation_aborted"
+    ARTEFACT_DAMAGED = "artefact_damaged"
+    """A file or checkpoint found torn or altered, and what was used in its place."""
+    RUN_ENDED = "run_ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line. Example: {"serial":0,"time":"2026-11-21T09:00:00Z","kind":"run_started",…}"""
+
+    serial: int
+    """0, 1, 2, … without holes."""
+    time: str
+    """UTC, ISO 8601, seconds."""
+    kind: EventKind
+    payload: dict[str, Any]
+    prev: str
+    """`digest` of the event before."""
+    digest: str
+    """SHA-256 of the canonical JSON of all other fields."""
+
+
+class Ledger:
+    """Opened by the one process that writes the run. A torn last line is cut, and that recorded."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RunError where the chain is broken anywhere but in a torn last line."""
+        self._writer = JsonlWriter(path)
+        self.events: list[Event] = []
+        problems = verify_ledger(path, into=self.events)
+        if problems:
+            raise RunError(f"{problems[0]}: restore {path}, or start afresh with another --out")
+        if self._writer.cut_bytes:
+            self.append(
+                EventKind.ARTEFACT_DAMAGED, artefact=path.name, cut_bytes=self._writer.cut_bytes
+            )
+
+    def append(self, kind: EventKind, **payload: Any) -> Event:
+        """Record an event; it is on the disk when this returns. No host names in payloads."""
+        body = {
+            "serial": len(self.events),
+            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "kind": str(kind),
+            "payload": json.loads(canonical_json(payload)),
+            "prev": self.events[-1].digest if self.events else GENESIS,
+        }
+        line = body | {"digest": sha256_bytes(canonical_json(body))}
+        self._writer.append(line)
+        self._writer.sync()
+        event = _event(line)
+        self.events.append(event)
+        return event
+
+    def last(self, kind: EventKind) -> Event | None:
+        """The newest event of a kind."""
+        return next((e for e in reversed(self.events) if e.kind is kind), None)
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        self._writer.close()
+
+
+def verify_ledger(path: Path, *, into: list[Event] | None = None) -> list[str]:
+    """Every break of the chain as `ledger.jsonl line 7: …`; empty for an honest ledger.
+
+    `into` collects the events as they are read.
+    """
+    problems: list[str] = []
+    previous = GENESIS
+    with path.open("rb") as file:
+        for number, raw in enumerate(file):
+            where = f"{path.name} line {number + 1}"
+            try:
+                line = json.loads(raw)
+                event = _event(line)
+            except (ValueError, KeyError, TypeError):
+                problems.append(f"{where}: not an event")
+                continue
+            body = {key: value for key, value in line.items() if key != "digest"}
+            if event.digest != sha256_bytes(canonical_json(body)):
+                problems.append(f"{where}: its content was changed")
+            if event.serial != number:
+                problems.append(f"{where}: serial {event.serial} instead of {number}")
+            if event.prev != previous:
+                problems.append(f"{where}: it does not follow the line before it")
+            previous = event.digest
+            if into is not None:
+                into.append(event)
+    return problems
+
+
+def _event(line: dict[str, Any]) -> Event:
+    return Event(
+        serial=line["serial"],
+        time=line["time"],
+        kind=EventKind(line["kind"]),
+        payload=line["payload"],
+        prev=line["prev"],
+        digest=line["digest"],
+    )
