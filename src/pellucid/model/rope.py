@@ -1,4 +1,4 @@
-"""Rotary position embedding (arXiv 2104.09864) in transformers' half-split layout, with its scalings.
+"""Rotary position embedding (arXiv 2104.09864) in transformers' half-split layout, with scalings.
 
 Shapes: T tokens, H heads, K head dimension.
 """

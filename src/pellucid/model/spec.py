@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
-    """How rotary frequencies are stretched beyond the trained context (transformers' `rope_scaling`)."""
+    """How rotary frequencies are stretched beyond the trained context (HF `rope_scaling`)."""
 
     kind: Literal["linear", "llama3", "yarn"]
     factor: float
@@ -24,7 +24,10 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Shape of a decoder. Example: SmolLM2-135M is a llama of 30 layers, width 576, 9 heads, 3 KV heads."""
+    """Shape of a decoder.
+
+    Example: SmolLM2-135M is a llama of 30 layers, width 576, 9 heads and 3 KV heads.
+    """
 
     family: Literal["llama", "qwen2", "qwen3"]
     vocab_size: int
