@@ -34,7 +34,7 @@ class _Appender:
             self.offset = os.fstat(self._handle).st_size
             """Bytes in the file: what a checkpoint records, to be given to `truncate` on resume."""
         self.cut_bytes = self.offset - whole_bytes
-        """Bytes cut on opening: a torn tail, or all after `at`. 0 where there was nothing to cut."""
+        """Bytes cut on opening: a torn tail, or all after `at`. 0: there was nothing to cut."""
         if self.cut_bytes:
             self.truncate(whole_bytes)
 
@@ -84,7 +84,7 @@ class JsonlWriter(_Appender):
     """One canonical JSON record a line."""
 
     def __init__(self, path: Path, *, at: int | None = None) -> None:
-        """`at`: the offset a checkpoint recorded; all after it is cut. None: after the last whole line."""
+        """`at`: a checkpoint's offset, all after it is cut. None: end of the last whole line."""
         super().__init__(path, whole_bytes=_whole_lines_bytes(path) if at is None else at)
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ class ZstdJsonlWriter(_Appender):
     """One zstd frame, with checksum, per call of `append_all`; `zstd -d` reads the file."""
 
     def __init__(self, path: Path, *, at: int | None = None) -> None:
-        """`at`: the offset a checkpoint recorded; all after it is cut, unread. None: after the last frame."""
+        """`at`: offset from a checkpoint, all after it is cut. None: the end of the last frame."""
         super().__init__(path, whole_bytes=_whole_frames_bytes(path) if at is None else at)
 
     def append_all(self, records: Iterable[Mapping[str, Any]]) -> None:
