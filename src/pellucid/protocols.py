@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from pellucid.records import Completion, Problem, Request, SamplingParams, Score
@@ -39,6 +39,12 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
+        ...
+
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Messages (`role`, `content`) rendered with `chat_template`; callers check that it is set."""
         ...
 
 

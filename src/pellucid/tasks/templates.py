@@ -1,0 +1,105 @@
+"""Prompt templates: what stands around a question, and how the response begins.
+
+The `r1-zero` text is the one of Guo et al., DeepSeek-R1 (Nature 645, 2025, main text, CC BY 4.0). It
+asks for a structure and says nothing about how to think. A template decides three things: the prompt,
+the *prefill* (the start of the response, written for the model) and the strings that end a completion.
+Not here: how a model's own chat template is rendered (`Tokenizer.chat`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pellucid.errors import ConfigError
+from pellucid.protocols import Tokenizer
+from pellucid.tasks.lookup import lookup
+
+QUESTION = "{question}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A prompt template.
+
+    Example: TEMPLATES["r1-zero-think"].render("2 + 2 = ?", tokenizer) ends in "Assistant: <think>", and
+    `.response("4</think> …")` is "<think>4</think> …".
+    """
+
+    name: str
+    text: str
+    """The prompt, or the user's message where `is_chat`; `{question}` stands for the question."""
+    is_chat: bool = False
+    """True: `text` is a user's message, rendered with the model's own chat template."""
+    prefill: str = ""
+    """Start of the response: last part of the prompt, first part of what the graders see."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion; they stay in its text."""
+
+    def render(self, question: str, tokenizer: Tokenizer) -> str:
+        """The whole prompt text, prefill included. ConfigError where a chat template is missing."""
+        filled = self.text.replace(QUESTION, question)
+        if not self.is_chat:
+            return filled + self.prefill
+        if tokenizer.chat_template is None:
+            raise ConfigError(
+                f"template {self.name!r} needs a chat template and the model has none: "
+                "set task.template to 'r1-zero' or 'plain'"
+            )
+        prompt = tokenizer.chat([{"role": "user", "content": filled}], add_generation_prompt=True)
+        # Some released chat templates open the thinking themselves: never open it twice.
+        return prompt if self.prefill and prompt.endswith(self.prefill) else prompt + self.prefill
+
+    def prompt_ids(self, question: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+        """Token ids of the rendered prompt: the very ids that are trained on."""
+        return tuple(tokenizer.encode(self.render(question, tokenizer)))
+
+    def response(self, completion_text: str) -> str:
+        """What graders see: the prefill and the sampled text."""
+        return self.prefill + completion_text
+
+
+_CONVERSATION = (
+    "A conversation between User and Assistant. The User asks a question and the Assistant solves it. "
+    "The Assistant first thinks about the reasoning process in the mind and then provides the User with "
+    "the answer. The reasoning process and answer are enclosed within <think>...</think> and "
+    "<answer>...</answer> tags, respectively, that is, <think> reasoning process here </think> "
+)
+# The paper ends its slot with a full stop ("User: prompt."); questions bring their own.
+_TURNS = f" User: {QUESTION} Assistant:"
+_R1_ZERO = _CONVERSATION + "<answer> answer here </answer>." + _TURNS
+_R1_ZERO_BOXED = (
+    _CONVERSATION
+    + "<answer> \\boxed{answer here} </answer>. The final answer is put within \\boxed{} inside the "
+    + "answer tags."
+    + _TURNS
+)
+# The evaluation prompt of the paper (D.1) and of the release's README.
+_BOXED_MESSAGE = (
+    f"{QUESTION}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
+)
+_ANSWER_END = ("</answer>",)
+
+TEMPLATES: dict[str, Template] = {
+    template.name: template
+    for template in (
+        Template(name="r1-zero", text=_R1_ZERO, stop=_ANSWER_END),
+        Template(name="r1-zero-boxed", text=_R1_ZERO_BOXED, stop=_ANSWER_END),
+        Template(name="r1-zero-think", text=f"{_R1_ZERO} ", prefill="<think>", stop=_ANSWER_END),
+        Template(name="chat", text=QUESTION, is_chat=True),
+        Template(name="chat-boxed", text=_BOXED_MESSAGE, is_chat=True),
+        Template(name="r1-chat", text=_BOXED_MESSAGE, is_chat=True, prefill="<think>\n"),
+        Template(name="plain", text=f"{QUESTION}\n"),
+        # For the embedded base model, whose context is too short for the paper's text.
+        Template(
+            name="tiny",
+            text=f"User: {QUESTION}\nAssistant: ",
+            prefill="<think>",
+            stop=_ANSWER_END,
+        ),
+    )
+}
+
+
+def get_template(name: str) -> Template:
+    """The template of that name; ConfigError with the nearest name where there is none."""
+    return lookup(TEMPLATES, name, "template")
