@@ -1,0 +1,62 @@
+"""Graders by name: one table for training and for evaluation."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from pellucid.errors import ConfigError
+from pellucid.records import Problem, Score
+from pellucid.rewards.countdown import grade_countdown, read_puzzle
+from pellucid.rewards.math import grade_math_problem
+from pellucid.rewards.simple import (
+    grade_choice,
+    grade_exact,
+    grade_integer,
+    plain_text,
+    read_integer,
+    read_letter,
+)
+
+GraderFn = Callable[[Problem, str], Score]
+
+GRADERS: dict[str, GraderFn] = {
+    "math": grade_math_problem,
+    "integer": grade_integer,
+    "exact": grade_exact,
+    "countdown": grade_countdown,
+    "choice": grade_choice,
+}
+
+
+def find_grader(name: str) -> GraderFn:
+    """Raises ConfigError that names the nearest grader."""
+    if name not in GRADERS:
+        near = difflib.get_close_matches(name, GRADERS, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"unknown grader {name!r}; did you mean {near!r}? Graders: {', '.join(GRADERS)}"
+        )
+    return GRADERS[name]
+
+
+def check_gold(problem: Problem) -> str | None:
+    """Why the gold cannot be used by the problem's grader, or None where it can.
+
+    Data loading refuses such rows. Raises ConfigError on an unknown grader.
+    """
+    find_grader(problem.grader)
+    gold = problem.gold
+    if not gold.strip():
+        return "gold is empty"
+    if problem.grader == "integer" and read_integer(gold) is None:
+        return f"gold {gold!r} is no integer"
+    if problem.grader == "choice" and read_letter(gold) is None:
+        return f"gold {gold!r} is no option letter"
+    if problem.grader == "exact" and not plain_text(gold):
+        return f"gold {gold!r} is empty once its LaTeX is taken away"
+    if problem.grader == "countdown":
+        try:
+            read_puzzle(gold)
+        except ValueError as error:
+            return str(error)
+    return None
