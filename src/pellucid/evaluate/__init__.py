@@ -1,0 +1,1 @@
+"""Evaluation: draw and grade samples (`runner`), keep (`records`) and compare them (`compare`)."""

@@ -1,0 +1,204 @@
+"""What an evaluation leaves behind: a record per sample, a result per suite and arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pellucid.artifacts import canonical_json
+from pellucid.errors import RunError
+from pellucid.records import StopReason, Verdict
+from pellucid.stats import Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRecord:
+    """One evaluated completion: enough to grade it again, and to replay it by teacher forcing.
+
+    Example: SampleRecord(suite="gsm8k", problem_id="gsm8k/test/0", k_index=2, verdict="correct", …)
+    """
+
+    arm: str
+    """`before`, `after`, or the name of another model."""
+    suite: str
+    problem_id: str
+    family: str
+    """Cluster of the bootstrap."""
+    k_index: int
+    """0 … k - 1: which sample of the problem."""
+    sample_id: int
+    """`sample_id("eval", suite, problem_id, k_index)`: the same in every arm."""
+    prompt_sha256: str
+    """Digest of the prompt's token ids, written as a JSON array without spaces."""
+    response: str
+    """The text that was graded."""
+    token_ids: tuple[int, ...]
+    """As sampled, end of sequence included."""
+    stop: StopReason
+    verdict: Verdict
+    extracted: str | None
+    method: str
+    detail: str
+    """For `error` and `timeout`: what happened. Else empty."""
+    retried: bool
+    """True where the grader failed once and was asked again."""
+    n_prompt: int
+    n_completion: int
+    logprob_sum: float
+    """Sum of the sampled tokens' log-probabilities under the distribution drawn from."""
+
+    def to_json(self) -> str:
+        """One line: keys sorted, no spaces, no NaN. Equal records give equal bytes."""
+        return canonical_json(self.to_dict()).decode()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a line of <arm>-<suite>.samples.jsonl.zst."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, line: str) -> SampleRecord:
+        """Inverse of `to_json`. Raises RunError on anything else."""
+        try:
+            fields = json.loads(line)
+            fields["token_ids"] = tuple(fields["token_ids"])
+            fields["stop"], fields["verdict"] = (
+                StopReason(fields["stop"]),
+                Verdict(fields["verdict"]),
+            )
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"damaged sample record ({error}): run the evaluation again") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProblemResult:
+    """The k samples of one problem, reduced to what the statistics need."""
+
+    id: str
+    family: str
+    verdicts: tuple[Verdict, ...]
+    """In the order of k_index."""
+    answers: tuple[str | None, ...]
+    """Extracted answers, in the same order."""
+    truncated: int
+    """Samples that the token limit cut off."""
+    tokens: int
+    """Completion tokens of all samples."""
+
+    @property
+    def num_correct(self) -> int:
+        return self.verdicts.count(Verdict.CORRECT)
+
+    @property
+    def num_graded(self) -> int:
+        """Samples with a verdict on the model: all but those where the instrument failed."""
+        return len(self.verdicts) - self.verdicts.count(Verdict.ERROR)
+
+    @property
+    def num_parsable(self) -> int:
+        """Graded samples in which an answer was found (a comparison that timed out had one)."""
+        return self.num_graded - self.verdicts.count(Verdict.UNPARSABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """One suite, measured on one arm."""
+
+    arm: str
+    suite: str
+    template: str
+    k: int
+    seed: int
+    sampler: Mapping[str, Any]
+    """Temperature, top-p, top-k, token limit and stop strings that were used."""
+    problems: tuple[ProblemResult, ...]
+    pass_at_1: Estimate
+    pass_at_1_bounds: tuple[float, float]
+    """pass@1 if every instrument error were wrong, and if it were correct."""
+    pass_at_1_parsable: Estimate | None
+    """Correct among samples with an answer: skill apart from format. None: no sample had one."""
+    pass_at: Mapping[int, Estimate | None]
+    """Unbiased pass@k over problems with k graded samples; None: errors left no such problem."""
+    cons: Estimate
+    """cons@k: majority vote over all k samples."""
+    verdicts: Mapping[str, int]
+    """Samples by verdict; all verdicts are listed."""
+    retried: int
+    """Samples that were graded a second time because the instrument failed."""
+    truncated_frac: float
+    unparsable_frac: float
+    """Of the graded samples."""
+    length_mean: float
+    """Completion tokens per sample."""
+    prompt_tokens: int
+    """Each prompt counted once."""
+    completion_tokens: int
+    generate_s: float
+    grade_s: float
+
+    @property
+    def n_samples(self) -> int:
+        return sum(self.verdicts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for evals/<arm>-<suite>.json."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["problems"] = [asdict(problem) for problem in self.problems]
+        for name in ("pass_at_1", "pass_at_1_parsable", "cons"):
+            plain[name] = plain[name]._asdict() if plain[name] else None
+        plain["pass_at"] = {str(k): e._asdict() if e else None for k, e in self.pass_at.items()}
+        plain["sampler"], plain["verdicts"] = dict(self.sampler), dict(self.verdicts)
+        return plain
+
+    def to_json(self) -> str:
+        """Canonical JSON of `to_dict`."""
+        return canonical_json(self.to_dict()).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> EvalResult:
+        """Inverse of `to_json`. Raises RunError on anything else."""
+        try:
+            fields = json.loads(text)
+            fields["problems"] = tuple(_problem(p) for p in fields["problems"])
+            for name in ("pass_at_1", "pass_at_1_parsable", "cons"):
+                fields[name] = Estimate(**fields[name]) if fields[name] else None
+            fields["pass_at"] = {
+                int(k): Estimate(**e) if e else None for k, e in fields["pass_at"].items()
+            }
+            fields["pass_at_1_bounds"] = tuple(fields["pass_at_1_bounds"])
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"damaged evaluation result ({error}): run it again") from error
+
+
+def _problem(fields: dict[str, Any]) -> ProblemResult:
+    fields["verdicts"] = tuple(Verdict(v) for v in fields["verdicts"])
+    fields["answers"] = tuple(fields["answers"])
+    return ProblemResult(**fields)
+
+
+def arm_summary(result: EvalResult) -> dict[str, Any]:
+    """The arm's entry in result.json: {"pass_at_1", "ci95", "n", "k", …}."""
+    summary: dict[str, Any] = {
+        "pass_at_1": result.pass_at_1.value,
+        "ci95": result.pass_at_1.ci95,
+        "n": result.pass_at_1.n,
+        "k": result.k,
+        "template": result.template,
+        "pass_at_1_bounds": list(result.pass_at_1_bounds),
+        "pass_at_1_parsable": result.pass_at_1_parsable.value
+        if result.pass_at_1_parsable
+        else None,
+        "cons_at_k": result.cons.value,
+        "verdicts": dict(result.verdicts),
+        "truncated_frac": result.truncated_frac,
+        "unparsable_frac": result.unparsable_frac,
+        "length_mean": result.length_mean,
+        "seconds": result.generate_s + result.grade_s,
+    }
+    for k, estimate in result.pass_at.items():
+        summary[f"pass_at_{k}"] = estimate.value if estimate else None
+        summary[f"pass_at_{k}_ci95"] = estimate.ci95 if estimate else None
+    return summary

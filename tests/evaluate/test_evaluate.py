@@ -1,0 +1,365 @@
+"""The evaluation runner on scripted engines and graders: no sample becomes a silent 0."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from pellucid.config import EvalConfig, SuiteConfig
+from pellucid.errors import ConfigError, DataError, RunError
+from pellucid.evaluate.compare import compare
+from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
+from pellucid.evaluate.runner import evaluate, prompt_sha256
+from pellucid.evaluate.suites import make_suites
+from pellucid.records import (
+    Completion,
+    Problem,
+    SamplingParams,
+    Score,
+    StopReason,
+    Verdict,
+    sample_id,
+)
+
+C, W, U, T, E = (
+    Verdict.CORRECT,
+    Verdict.WRONG,
+    Verdict.UNPARSABLE,
+    Verdict.TIMEOUT,
+    Verdict.ERROR,
+)
+SHORT = {"c": C, "w": W, "u": U, "t": T, "e": E}
+
+
+class Letters:
+    """One token per character."""
+
+    eos_ids = (0,)
+    chat_template = None
+
+    def encode(self, text):
+        return [ord(c) for c in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+@dataclass
+class Template:
+    name: str = "r1-zero"
+    stop: tuple[str, ...] = ("</answer>",)
+
+    def prompt_ids(self, question, tokenizer):
+        return tuple(tokenizer.encode(f"Q: {question}"))
+
+    def response(self, text):
+        return "<think>" + text
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers question i with the texts of `script[i]`; `!` at the end: cut off by the limit."""
+
+    script: list[list[str]]
+    calls: list = field(default_factory=list)
+
+    def generate(self, requests, params, *, seed, progress=None):
+        self.calls.append((requests, params, seed))
+        return [
+            [
+                Completion(
+                    sample_id=identity,
+                    token_ids=tuple(map(ord, text)),
+                    logprobs=(-0.5,) * len(text),
+                    stop=StopReason.LENGTH if text.endswith("!") else StopReason.EOS,
+                    text=text,
+                )
+                for identity, text in zip(request.sample_ids, texts, strict=True)
+            ]
+            for request, texts in zip(requests, self.script, strict=True)
+        ]
+
+
+@dataclass
+class LetterGrader:
+    """Letter after `<think>`: the verdict; next one: the answer. `e` fails once where `recovers`."""
+
+    recovers: bool = False
+    batches: list = field(default_factory=list)
+
+    def grade(self, problems, responses):
+        again = bool(self.batches)
+        self.batches.append(list(responses))
+        return [self._score(text.removeprefix("<think>"), again) for text in responses]
+
+    def _score(self, text, again):
+        verdict = SHORT[text[0]]
+        if verdict is E and again and self.recovers:
+            verdict = C
+        answer = None if verdict in (U, E) else text[1]
+        return Score(
+            verdict=verdict, extracted=answer, method="letter", detail="broken" * (verdict is E)
+        )
+
+
+def problems(count, families=None):
+    return [
+        Problem(
+            id=f"toy/test/{i}",
+            question=f"q{i}",
+            gold="7",
+            grader="letter",
+            family=families[i] if families else "",
+        )
+        for i in range(count)
+    ]
+
+
+def run(script, *, grader=None, families=None, arm="before", sink=None, **options):
+    return evaluate(
+        options.pop("engine", None) or ScriptedEngine(script),
+        Letters(),
+        problems(len(script), families),
+        template=Template(),
+        params=options.pop("params", SamplingParams(temperature=0.6, max_new_tokens=9)),
+        k=len(script[0]),
+        seed=3,
+        arm=arm,
+        suite="toy",
+        grader=grader or LetterGrader(),
+        sink=sink,
+        **options,
+    )
+
+
+def test_a_small_evaluation_by_hand():
+    result = run(
+        [["c7", "w8", "u", "c7!"], ["w1", "w1", "c7", "t9"], ["u", "u", "u", "u!"]], pass_at=(2, 4)
+    )
+    assert result.pass_at_1.value == pytest.approx((2 / 4 + 1 / 4 + 0) / 3)
+    assert result.pass_at[2].value == pytest.approx((5 / 6 + 1 / 2 + 0) / 3)
+    assert result.pass_at[4].value == pytest.approx(2 / 3)
+    assert result.cons.value == pytest.approx((1 + 0 + 0) / 3)
+    assert result.verdicts == {"correct": 3, "wrong": 3, "unparsable": 5, "timeout": 1, "error": 0}
+    assert result.pass_at_1_parsable.value == pytest.approx(3 / 7)
+    assert result.unparsable_frac == pytest.approx(5 / 12)
+    assert result.truncated_frac == pytest.approx(2 / 12)
+    assert result.completion_tokens == 2 + 2 + 1 + 3 + 8 + 3 + 2
+    assert result.length_mean == pytest.approx(result.completion_tokens / 12)
+    assert result.prompt_tokens == 3 * len("Q: q0")
+    assert result.pass_at_1_bounds == (result.pass_at_1.value, result.pass_at_1.value)
+    assert (result.pass_at_1.n, result.pass_at_1.k, result.n_samples) == (3, 4, 12)
+
+
+def test_the_engine_is_asked_once_with_ids_that_do_not_name_the_arm():
+    before, after = ScriptedEngine([["c7", "w1"]]), ScriptedEngine([["c7", "w1"]])
+    run([["c7", "w1"]], engine=before, arm="before")
+    run([["c7", "w1"]], engine=after, arm="after")
+    assert before.calls == after.calls
+    [(requests, params, seed)] = before.calls
+    assert requests[0].prompt_ids == tuple(map(ord, "Q: q0"))
+    assert requests[0].sample_ids == tuple(
+        sample_id("eval", "toy", "toy/test/0", i) for i in (0, 1)
+    )
+    assert params == SamplingParams(temperature=0.6, max_new_tokens=9, stop=("</answer>",))
+    assert seed == 3
+
+
+def test_an_instrument_error_is_retried_once_and_then_excluded_with_bounds():
+    grader = LetterGrader()
+    result = run(
+        [["c7", "e", "w1", "w1"], ["e", "e", "e", "e"], ["c7", "c7", "c7", "w1"]], grader=grader
+    )
+    assert [len(batch) for batch in grader.batches] == [12, 5]
+    assert result.verdicts["error"] == 5
+    assert result.retried == 5
+    assert result.pass_at_1.value == pytest.approx((1 / 3 + 3 / 4) / 2)
+    assert result.pass_at_1.n == 2
+    assert result.pass_at_1_bounds == pytest.approx(((1 + 0 + 3) / 12, (2 + 4 + 3) / 12))
+
+
+def test_an_instrument_that_recovers_leaves_no_error():
+    records = []
+    result = run([["c7", "e7"]], grader=LetterGrader(recovers=True), sink=records.append)
+    assert result.verdicts["error"] == 0
+    assert result.pass_at_1.value == 1.0
+    assert [r.retried for r in records] == [False, True]
+
+
+def test_a_grader_that_fails_on_everything_stops_the_evaluation():
+    with pytest.raises(RunError, match=r"failed on every sample of toy \(broken\)"):
+        run([["e", "e"]])
+
+
+def test_pass_at_k_leaves_out_problems_with_too_few_graded_samples():
+    result = run([["c7", "e"], ["w1", "c7"]], pass_at=(1, 2))
+    assert result.pass_at[2].n == 1
+    assert result.pass_at[2].value == 1.0
+    assert result.pass_at[1].n == 2
+
+
+def test_records_carry_what_was_graded_and_survive_json():
+    records = []
+    run([["c7", "w8!"], ["u", "t9"]], families=["f", ""], sink=records.append)
+    assert [(r.problem_id, r.k_index) for r in records] == [
+        ("toy/test/0", 0),
+        ("toy/test/0", 1),
+        ("toy/test/1", 0),
+        ("toy/test/1", 1),
+    ]
+    assert records[1] == SampleRecord(
+        arm="before",
+        suite="toy",
+        problem_id="toy/test/0",
+        family="f",
+        k_index=1,
+        sample_id=sample_id("eval", "toy", "toy/test/0", 1),
+        prompt_sha256=prompt_sha256([ord(c) for c in "Q: q0"]),
+        response="<think>w8!",
+        token_ids=(119, 56, 33),
+        stop=StopReason.LENGTH,
+        verdict=W,
+        extracted="8",
+        method="letter",
+        detail="",
+        retried=False,
+        n_prompt=5,
+        n_completion=3,
+        logprob_sum=-1.5,
+    )
+    assert records[2].family == "toy/test/1"
+    for record in records:
+        assert SampleRecord.from_json(record.to_json()) == record
+    keys = list(json.loads(records[0].to_json()))
+    assert keys == sorted(keys)
+    with pytest.raises(RunError, match="damaged sample record"):
+        SampleRecord.from_json('{"arm": "before"}')
+
+
+def test_prompt_digest_is_that_of_the_plain_json_array():
+    # printf '[1,23,4]' | sha256sum
+    assert prompt_sha256([1, 23, 4]) == (
+        "0ae86d640d2e0b64083cd07a91f1e64cf36a49b669ac97ed297557dbe658b04e"
+    )
+
+
+def test_a_result_survives_json_with_its_errors():
+    result = run([["c7", "e", "u"], ["w1", "c7", "w1"]], pass_at=(2, 3))
+    assert EvalResult.from_json(result.to_json()) == result
+    with pytest.raises(RunError, match="damaged evaluation result"):
+        EvalResult.from_json("{}")
+
+
+def test_summary_has_the_shape_of_result_json():
+    summary = arm_summary(run([["c7", "w1"], ["w1", "w1"]], pass_at=(2,)))
+    assert summary["pass_at_1"] == 0.25
+    assert summary["ci95"][0] <= 0.25 <= summary["ci95"][1]
+    assert (summary["n"], summary["k"]) == (2, 2)
+    assert summary["pass_at_2"] == 0.5
+    json.dumps(summary, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"params": SamplingParams(temperature=0.0)}, ConfigError, "temperature 0 draws the same"),
+        ({"pass_at": (3,)}, ConfigError, "needs more than k = 2 samples"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(change, error, words):
+    with pytest.raises(error, match=words):
+        run([["c7", "w1"]], **change)
+
+
+def test_a_suite_without_problems_or_with_a_repeated_one_is_refused():
+    common = {
+        "template": Template(),
+        "params": SamplingParams(),
+        "k": 1,
+        "seed": 0,
+        "arm": "a",
+        "suite": "s",
+        "grader": LetterGrader(),
+    }
+    with pytest.raises(DataError, match="has no problems"):
+        evaluate(ScriptedEngine([]), Letters(), [], **common)
+    with pytest.raises(DataError, match="toy/test/0 twice"):
+        evaluate(ScriptedEngine([]), Letters(), problems(1) * 2, **common)
+
+
+def test_comparison_by_hand():
+    before = run([["u", "u"], ["w1", "c7"], ["c7", "c7"], ["u", "w1"]])
+    after = run([["c7", "w1"], ["c7", "c7"], ["c7", "u"], ["w1", "w1"]], arm="after")
+    comparison = compare(before, after)
+    assert comparison.difference.value == pytest.approx((0.5 + 0.5 - 0.5 + 0) / 4)
+    assert comparison.wrong_to_right == 2
+    assert comparison.right_to_wrong == 1
+    assert (comparison.problems_better, comparison.problems_worse) == (2, 1)
+    assert comparison.transitions == {
+        "unparsable>correct": 1,
+        "unparsable>wrong": 2,
+        "wrong>correct": 1,
+        "correct>correct": 2,
+        "correct>unparsable": 1,
+        "wrong>wrong": 1,
+    }
+    # answered: 5 of 8 -> 7 of 8; right among them: 3 of 5 -> 4 of 7
+    assert comparison.split.total == pytest.approx(1 / 8)
+    assert comparison.split.format == pytest.approx(2 / 8 * (3 / 5 + 4 / 7) / 2)
+    assert comparison.split.format + comparison.split.learning == pytest.approx(1 / 8)
+    # both arms answered problems 1, 2 and 3
+    assert comparison.parsable_difference.n == 3
+    assert comparison.parsable_difference.value == pytest.approx((0.5 + 0 + 0) / 3)
+    json.dumps(comparison.to_dict(), allow_nan=False)
+
+
+def test_a_gain_in_format_alone_is_called_format():
+    before = run([["u", "u", "c7", "w1"]] * 6)
+    after = run([["c7", "w1", "c7", "w1"]] * 6, arm="after")
+    split = compare(before, after).split
+    assert split.learning == pytest.approx(0.0)
+    assert split.format == pytest.approx(0.25)
+
+
+def test_an_instrument_error_is_no_flip():
+    before, after = run([["e", "c7"]]), run([["c7", "e"]], arm="after")
+    comparison = compare(before, after)
+    assert (comparison.wrong_to_right, comparison.right_to_wrong) == (0, 0)
+
+
+def test_arms_with_other_problems_cannot_be_paired():
+    with pytest.raises(DataError, match="hold different problems"):
+        compare(run([["c7"]] * 2), run([["c7"]] * 3, arm="after"))
+
+
+def test_suites_get_their_defaults_labels_and_keys():
+    config = EvalConfig(
+        suites=(
+            SuiteConfig(name="gsm8k", k=4, pass_at=(1, 4), limit=2),
+            SuiteConfig(name="gsm8k", k=4, template="chat-boxed", baseline_only=True),
+            SuiteConfig(name="math-500", label="MATH 500!", max_new_tokens=99),
+        ),
+        max_new_tokens=50,
+    )
+    asked = []
+
+    def load(name, split, limit):
+        asked.append((name, split, limit))
+        return problems(2)
+
+    suites = make_suites(config, default_template="r1-zero", load=load)
+    assert [(s.key, s.label, s.template) for s in suites] == [
+        ("gsm8k", "gsm8k", "r1-zero"),
+        ("gsm8k-chat-boxed", "gsm8k (chat-boxed)", "chat-boxed"),
+        ("math-500", "MATH 500!", "r1-zero"),
+    ]
+    assert asked == [("gsm8k", "test", 2), ("gsm8k", "test", None), ("math-500", "test", None)]
+    assert [s.params.max_new_tokens for s in suites] == [50, 50, 99]
+    assert suites[0].params.temperature == 0.6
+    assert (suites[0].k, suites[0].pass_at, suites[1].baseline_only) == (4, (1, 4), True)
+
+
+def test_two_suites_of_one_name_are_refused():
+    config = EvalConfig(suites=(SuiteConfig(name="chain"), SuiteConfig(name="chain", k=2)))
+    with pytest.raises(ConfigError, match="two suites are called 'chain'"):
+        make_suites(config, default_template="tiny", load=lambda *_: problems(1))
