@@ -82,7 +82,7 @@ class ScriptedEngine:
 
 @dataclass
 class LetterGrader:
-    """Letter after `<think>`: the verdict; next one: the answer. `e` fails once where `recovers`."""
+    """Letter after `<think>`: the verdict; the next: the answer. `recovers`: `e` fails but once."""
 
     recovers: bool = False
     batches: list = field(default_factory=list)
