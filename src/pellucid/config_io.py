@@ -93,12 +93,11 @@ def config_digest(config: RunConfig) -> str:
 def _apply(tree: dict[str, Any], override: str) -> str:
     """Put one `a.b=c` into the tree; returns the dotted key that it set."""
     key, equals, text = override.partition("=")
-    key = "reward.terms" if key.strip() == "reward" else key.strip()
+    key, value = key.strip(), _value(text)
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key):
         raise ConfigError(f"--set {override!r}: write it as key=value, e.g. --set train.steps=20")
-    value = _value(text)
-    if key == "reward.terms" and isinstance(value, str):
-        value = _shortcut_terms(value)
+    if key == "reward" and isinstance(value, str):  # the other reward settings stay
+        key, value = "reward.terms", _shortcut_terms(value)
     *parents, last = key.split(".")
     node: Any = tree
     section: type[BaseModel] | None = RunConfig

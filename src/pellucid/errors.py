@@ -1,12 +1,13 @@
 """The exception tree.
 
-    PellucidError
-    ├── UserError          the user can mend it: one line that says what and what to do, exit code 2
-    │   ├── ConfigError    unknown key, wrong type, value out of range
-    │   ├── ModelError     missing, unsupported or damaged model
-    │   ├── DataError      missing, altered or unusable data
-    │   └── RunError       run folder damaged, unwritable, or of another recipe
-    └── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
+PellucidError
+├── UserError          the user can mend it: one line that says what and what to do, exit code 2
+│   ├── ConfigError    unknown key, wrong type, value out of range
+│   ├── ModelError     missing, unsupported or damaged model
+│   ├── DataError      missing, altered or unusable data
+│   └── RunError       run folder damaged, unwritable, or of another recipe
+├── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
+└── Interrupted        asked to stop (SIGTERM), state saved: the same command continues
 """
 
 
@@ -36,3 +37,7 @@ class RunError(UserError):
 
 class NumericsError(PellucidError):
     """NaN or infinity where training cannot go on. Names the step and the tensor."""
+
+
+class Interrupted(PellucidError):
+    """The run was asked to stop and has saved its state; the same command continues it."""

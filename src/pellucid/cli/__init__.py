@@ -1,0 +1,86 @@
+"""The command line: reads arguments, prints results, turns errors into exit codes.
+
+    exit 0    done                       exit 3     NaN or infinity stopped the training
+    exit 1    `doctor` or `data check`   exit 130   interrupted from the keyboard
+              found something wrong      exit 143   stopped by SIGTERM, state saved
+    exit 2    the user can mend it
+
+Heavy parts are imported inside the commands, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from pellucid.artifacts import os_error_line
+from pellucid.cli import data, model, run
+from pellucid.cli.output import show_help
+from pellucid.errors import Interrupted, NumericsError, UserError
+
+USER_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a disk refuses for reasons that a user can mend."""
+
+# The base of all usage errors. Newer typers carry their own copy of click, older ones need click.
+_UsageError = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="pellucid",
+    help="Train reasoning models by reinforcement learning, and measure what they learned.",
+    invoke_without_command=True,
+    callback=show_help,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run.run)
+app.command("eval")(model.evaluate)
+app.command()(model.generate)
+app.command()(model.chat)
+app.add_typer(data.app, name="data")
+app.command()(run.report)
+app.command()(run.export)
+app.command()(run.doctor)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `pellucid`: runs a command and exits with its code."""
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """One command to its exit code. Errors of the code itself keep their traceback."""
+    try:
+        code = app(args=arguments, prog_name="pellucid", standalone_mode=False)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "pellucid"
+        return _fail(2, f"{error.format_message().rstrip('.')}; see {command} --help")
+    except UserError as error:
+        return _fail(2, str(error))
+    except NumericsError as error:
+        return _fail(3, str(error))
+    except Interrupted as error:
+        return _fail(143, f"{error}: continue with the same command", label="stopped")
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(130, "continue with the same command", label="interrupted")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in USER_ERRNOS:
+            raise
+        return _fail(2, os_error_line(error))
+    return code if isinstance(code, int) else 0
+
+
+def _fail(code: int, message: str, label: str = "error") -> int:
+    line = " ".join(message.split())
+    print(f"{label}: {line}", file=sys.stderr)  # noqa: T201
+    return code

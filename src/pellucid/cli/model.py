@@ -1,0 +1,175 @@
+"""`eval`, `generate`, `chat`: commands that load one model and sample from it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.cli.output import percent, print_json, print_table
+from pellucid.config import RunConfig
+from pellucid.config_io import parse_config
+from pellucid.errors import ConfigError
+from pellucid.runlog import Progress
+
+Model = Annotated[
+    str,
+    typer.Argument(help="tiny-base, a folder, a .gguf file, a hub id owner/name, or a run folder."),
+]
+Revision = Annotated[str | None, typer.Option(help="Commit of the hub id.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
+TopP = Annotated[float, typer.Option(help="Share of the distribution that is sampled from.")]
+Tokens = Annotated[int, typer.Option(help="Longest completion.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
+
+
+def evaluate(
+    model: Model,
+    suite: Annotated[list[str], typer.Option(help="Data set or task; may be given again.")],
+    k: Annotated[int, typer.Option(help="Samples per problem.")] = 1,
+    template: Annotated[str, typer.Option(help="Prompt template.")] = "r1-zero",
+    split: Annotated[str, typer.Option(help="Split of the suite.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: TopP = 0.95,
+    max_new_tokens: Tokens = 256,
+    out: Annotated[Path | None, typer.Option(help="Folder for results and samples.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    revision: Revision = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure a model: pass@1 with its interval, extraction failures and truncation."""
+    config = _config(model, revision=revision, device=device, seed=seed) | {
+        "task": _given(template=template, data_dir=str(data_dir) if data_dir else None),
+        "eval": {
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_new_tokens": max_new_tokens,
+            "suites": [_given(name=name, split=split, k=k, limit=limit) for name in suite],
+        },
+    }
+    checked = _parse(config)
+    from pellucid import pipeline
+
+    results = pipeline.evaluate_model(checked, out, Progress(is_silent=json))
+    if json:
+        print_json(results)
+        return
+    print_table(
+        ("suite", "pass@1", "95 % interval", "problems", "samples each"),
+        [_row(result) for result in results],
+    )
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str | None, typer.Argument(help="Omitted or -: read from stdin.")] = None,
+    num: Annotated[int, typer.Option("-n", "--num", help="Completions to draw.")] = 1,
+    template: Annotated[
+        str, typer.Option(help="Prompt template; none for the bare text.")
+    ] = "none",
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: TopP = 0.95,
+    max_new_tokens: Tokens = 256,
+    revision: Revision = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Complete a prompt."""
+    text = sys.stdin.read().removesuffix("\n") if prompt in (None, "-") else prompt
+    if not text:
+        raise ConfigError("the prompt is empty: give it as an argument or on stdin")
+    if num < 1:
+        raise ConfigError(f"-n {num}: must be at least 1")
+    config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
+    from pellucid import pipeline
+
+    texts = pipeline.generate_text(
+        config,
+        text,
+        num=num,
+        template=None if template == "none" else template,
+        progress=Progress(is_silent=json),
+    )
+    if json:
+        print_json({"prompt": text, "completions": texts})
+        return
+    for index, completion in enumerate(texts):
+        if num > 1:
+            typer.echo(f"{'' if index == 0 else chr(10)}--- {index + 1} of {num}")
+        typer.echo(completion)
+
+
+def chat(
+    model: Model,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: TopP = 0.95,
+    max_new_tokens: Tokens = 1024,
+    revision: Revision = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Talk to a model; it remembers the conversation. /new forgets it, /quit ends."""
+    config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
+    from pellucid import pipeline
+
+    is_terminal = sys.stdin.isatty()
+    with pipeline.open_chat(config) as session:
+        if is_terminal:
+            typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")
+        messages: list[dict[str, str]] = []
+        for line in iter(lambda: _next_line(is_terminal), None):
+            if line == "/quit":
+                break
+            if line == "/new":
+                messages = []
+            elif line:
+                messages.append({"role": "user", "content": line})
+                reply = pipeline.chat_reply(session, messages)
+                messages.append({"role": "assistant", "content": reply})
+                typer.echo(reply)
+
+
+def _next_line(is_terminal: bool) -> str | None:
+    """One message; None at the end of the input."""
+    try:
+        return input("> " if is_terminal else "").strip()
+    except EOFError:
+        return None
+
+
+def _config(model: str, *, revision: str | None, device: str, seed: int) -> dict[str, Any]:
+    return {"model": _given(id=model, revision=revision), "device": device, "seed": seed}
+
+
+def _sampling_config(
+    model: str,
+    revision: str | None,
+    device: str,
+    seed: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+) -> RunConfig:
+    sampling = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens}
+    return _parse(_config(model, revision=revision, device=device, seed=seed) | {"eval": sampling})
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _parse(tree: dict[str, Any]) -> RunConfig:
+    return parse_config(tree)
+
+
+def _row(result: dict[str, Any]) -> tuple[Any, ...]:
+    low, high = result["ci95"]
+    interval = f"{100 * low:.1f} to {100 * high:.1f}"
+    return result["suite"], percent(result["pass_at_1"]), interval, result["n"], result["k"]

@@ -1,0 +1,213 @@
+"""Is this machine fit to train? Versions, devices, compiler, memory, disk, graders; with remedies."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pellucid.manifest import package_versions
+
+MIN_PYTHON = (3, 11)
+MIN_MEMORY_GIB = 4.0
+"""Under this even the embedded demo swaps beside a browser."""
+MIN_DISK_GIB = 2.0
+OPTIONAL = {"pyarrow": "data", "transformers": "test", "pytest": "test"}
+"""Package -> the extra that brings it."""
+_GIB = 2**30
+
+
+class Status(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARN = "warn"
+    """Works, but not everything does or not well."""
+    FAIL = "fail"
+    """`run` would not work."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at. Example: Finding(name="python", status=Status.OK, found="3.11.7")"""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+    """What to do; empty where nothing needs doing."""
+
+    def line(self) -> str:
+        """`found; remedy`"""
+        return f"{self.found}; {self.remedy}" if self.remedy else self.found
+
+    def as_json(self) -> dict[str, str]:
+        """Plain values for `--json`."""
+        return {key: str(value) for key, value in asdict(self).items()}
+
+
+def check(where: Path = Path(".")) -> list[Finding]:
+    """All findings. `where` is the folder whose disk would take the run."""
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python,
+        _packages,
+        _optional_packages,
+        _cpu,
+        _torch,
+        _compiler,
+        _memory,
+        lambda: _disk(where),
+        _graders,
+    )
+    return [finding for one in checks for finding in one()]
+
+
+def _python() -> Iterator[Finding]:
+    is_new = sys.version_info[:2] >= MIN_PYTHON
+    needed = ".".join(map(str, MIN_PYTHON))
+    yield Finding(
+        name="python",
+        status=Status.OK if is_new else Status.FAIL,
+        found=platform.python_version(),
+        remedy="" if is_new else f"install Python {needed} or newer",
+    )
+
+
+def _packages() -> Iterator[Finding]:
+    """Every package that pellucid declares, against the range it declares."""
+    from packaging.requirements import Requirement
+
+    try:
+        declared = metadata.requires("pellucid") or []
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            name="pellucid",
+            status=Status.WARN,
+            found="runs from its sources, not installed",
+            remedy="`make install` checks the versions of what it needs",
+        )
+        return
+    for requirement in map(Requirement, declared):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        version = package_versions((requirement.name,))[requirement.name]
+        is_fit = version is not None and requirement.specifier.contains(version, prereleases=True)
+        yield Finding(
+            name=requirement.name,
+            status=Status.OK if is_fit else Status.FAIL,
+            found=version or "not installed",
+            remedy="" if is_fit else f"pip install '{requirement.name}{requirement.specifier}'",
+        )
+
+
+def _optional_packages() -> Iterator[Finding]:
+    for name, version in package_versions(tuple(OPTIONAL)).items():
+        yield Finding(
+            name=f"{name} (optional)",
+            status=Status.OK if version else Status.WARN,
+            found=version or "not installed",
+            remedy="" if version else f"pip install 'pellucid[{OPTIONAL[name]}]' if you need it",
+        )
+
+
+def _cpu() -> Iterator[Finding]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    flags = _cpu_flags()
+    wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+    known = ", ".join(flag for flag in wanted if flag in flags) or "vector units not known"
+    yield Finding(name="cpu", status=Status.OK, found=f"{usable} cores usable, {known}")
+
+
+def _cpu_flags() -> set[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return set()
+    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return set(next(lines, "").partition(":")[2].split())
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding(
+            name="torch",
+            status=Status.FAIL,
+            found=f"does not load ({error})",
+            remedy="pip install -c constraints.txt torch",
+        )
+        return
+    if not torch.cuda.is_available():
+        yield Finding(name="gpu", status=Status.OK, found="none; the CPU is used")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        has_bf16 = properties.major >= 8
+        yield Finding(
+            name=f"gpu {index}",
+            status=Status.OK if has_bf16 else Status.WARN,
+            found=f"{properties.name}, {properties.total_memory / _GIB:.0f} GiB"
+            f", CUDA {torch.version.cuda}",
+            remedy="" if has_bf16 else "no bfloat16 in hardware: --set dtype=float32",
+        )
+
+
+def _compiler() -> Iterator[Finding]:
+    path = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    yield Finding(
+        name="C compiler",
+        status=Status.OK if path else Status.WARN,
+        found=Path(path).name if path else "none",
+        remedy="" if path else "compiled GPU kernels need one: install gcc",
+    )
+
+
+def _memory() -> Iterator[Finding]:
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    is_enough = gib >= MIN_MEMORY_GIB
+    yield Finding(
+        name="memory",
+        status=Status.OK if is_enough else Status.WARN,
+        found=f"{gib:.1f} GiB",
+        remedy="" if is_enough else "--set rollout.slots=64 and a smaller train.tokens_per_pack",
+    )
+
+
+def _disk(where: Path) -> Iterator[Finding]:
+    gib = shutil.disk_usage(where).free / _GIB
+    can_write = os.access(where, os.W_OK)
+    is_enough = gib >= MIN_DISK_GIB
+    if not can_write:
+        status, remedy = Status.FAIL, "this folder cannot be written: work in another one"
+    elif not is_enough:
+        status, remedy = Status.WARN, "checkpoints of a larger model will not fit"
+    else:
+        status, remedy = Status.OK, ""
+    yield Finding(name="disk", status=status, found=f"{gib:.1f} GiB free here", remedy=remedy)
+
+
+def _graders() -> Iterator[Finding]:
+    """The graders on their labelled vectors, where the reward table offers that."""
+    from pellucid import rewards
+
+    self_test: Callable[[], Any] | None = getattr(rewards, "self_test", None)
+    if self_test is None:
+        return
+    wrong = list(self_test())
+    yield Finding(
+        name="graders",
+        status=Status.FAIL if wrong else Status.OK,
+        found=f"{len(wrong)} labelled answers graded wrong"
+        if wrong
+        else "all labelled answers right",
+        remedy=f"first: {wrong[0]}" if wrong else "",
+    )
