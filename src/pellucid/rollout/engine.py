@@ -1,0 +1,74 @@
+"""The in-process engine: prompts in, completions out, from the very weights that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pellucid.errors import UserError
+from pellucid.model.transformer import Decoder
+from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.generation import Generation
+
+
+class InProcessEngine:
+    """Implements `protocols.Engine` with batched decoding, continuous refill and counter-based sampling.
+
+    A completion depends on the weights, the prompt, the parameters, the seed and its sample id: not on the
+    other requests, on their order, or on the number of slots (up to rounding of the logits, which on most
+    kernels depends on the batch).
+    """
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int = 512) -> None:
+        """`slots`: sequences decoded at once; on CUDA fewer if the memory does not hold them."""
+        if slots < 1:
+            raise UserError(f"the engine needs at least 1 slot, not {slots}: set rollout.slots")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.slots = slots
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Must be called after the weights changed: renews the copies made for fast inference."""
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        params: SamplingParams,
+        *,
+        seed: int,
+        progress: ProgressFn | None = None,
+    ) -> list[list[Completion]]:
+        """Completions in the order of `requests` and of their `sample_ids`.
+
+        Raises UserError where a prompt is empty or does not fit the model's context, NumericsError where
+        logits are not finite.
+        """
+        self._check(requests, params)
+        if not any(request.sample_ids for request in requests):
+            return [[] for _ in requests]
+        longest = max(len(request.prompt_ids) for request in requests)
+        # Outside inference mode: training uses the same table, and autograd refuses inference tensors.
+        self.model.reserve_context(longest + params.max_new_tokens)
+        with torch.inference_mode():
+            generation = Generation(
+                self.model, self.tokenizer, requests, params, seed=seed, slots=self.slots
+            )
+            return generation.run(progress)
+
+    def _check(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        if params.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens must be at least 1, not {params.max_new_tokens}")
+        context = self.model.spec.max_context
+        for number, request in enumerate(requests):
+            length = len(request.prompt_ids)
+            if length == 0:
+                raise UserError(f"prompt {number} is empty: give it at least one token")
+            if length + params.max_new_tokens > context:
+                raise UserError(
+                    f"prompt {number} has {length} tokens and asks for {params.max_new_tokens} more, but the "
+                    f"model's context is {context}: lower max_new_tokens to {max(context - length, 0)} or "
+                    "shorten the prompt"
+                )
