@@ -45,7 +45,10 @@ def get(
     data_dir: Path | None = None,
     hosts: Hosts | None = None,
 ) -> Path:
-    """Fetch the data set and return its folder. DataError: unknown, unreachable or altered."""
+    """Fetch the data set and return its folder.
+
+    DataError: unknown, unreachable or altered. RunError: `data_dir` cannot be written.
+    """
     return fetch(
         get_dataset(name), source_folder=source_folder, data_dir=data_dir, hosts=hosts or Hosts()
     )
@@ -68,12 +71,7 @@ def fetch(
         problems = to_problems(dataset, split.name, in_order(dataset, rows))
         check_content(dataset, split, problems, f"{dataset.name} {split.name} from {where}")
         splits[split.name] = problems
-    try:
-        write_dataset(folder, dataset, splits)
-    except OSError as error:
-        raise DataError(
-            f"cannot write {folder} ({error.strerror}): free space there, or name another --data-dir"
-        ) from error
+    write_dataset(folder, dataset, splits)
     return folder
 
 
@@ -113,8 +111,8 @@ def _rows_of_folder(root: Path, dataset: Dataset, split: Split) -> tuple[str, li
     got = hashlib.sha256(payload).hexdigest()
     if got != split.original_sha256:
         raise DataError(
-            f"{path} was altered: expected sha256 {split.original_sha256} (without .gz), got {got}: "
-            "copy it again"
+            f"{path} was altered: expected sha256 {split.original_sha256} (without .gz), "
+            f"got {got}: copy it again"
         )
     return str(path), _read(dataset, payload, path.name)
 
@@ -156,7 +154,7 @@ def _unreachable(dataset: Dataset, path: str, error: Exception) -> DataError:
     reason = str(error).strip().split("\n")[0] or type(error).__name__
     return DataError(
         f"cannot fetch {path} of {dataset.repository} ({reason}): check the network, "
-        f"or run `pellucid data get {dataset.name} --from FOLDER` with a folder that holds the files"
+        f"or run `pellucid data get {dataset.name} --from FOLDER` on a folder that holds the files"
     )
 
 

@@ -1,4 +1,4 @@
-"""Problems by name: data sets and procedural tasks alike, each gold answer tried on its grader first."""
+"""Problems by name, from data sets and procedural tasks; each gold is tried on its grader first."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pellucid.data.registry import DATASETS
 from pellucid.data.store import default_data_dir, read_split
 from pellucid.errors import DataError
 from pellucid.records import Problem
+from pellucid.rewards import check_gold
 from pellucid.tasks import PROCEDURAL
 from pellucid.tasks.lookup import lookup
 
@@ -44,8 +45,8 @@ def load_problems(
 ) -> list[Problem]:
     """The first `limit` usable problems of a data set or procedural task.
 
-    `seed` chooses the problems of a procedural task and leaves data sets as they are. DataError: unknown
-    name or split, data missing or altered, or no usable row at all.
+    `seed` chooses the problems of a procedural task and leaves data sets as they are. DataError:
+    unknown name or split, data missing or altered, or no usable row at all.
     """
     return load(name, split, limit=limit, data_dir=data_dir, seed=seed).problems
 
@@ -77,8 +78,6 @@ def load(
 
 def usable(problems: Iterable[Problem], limit: int | None = None) -> Loaded:
     """Split problems into those whose grader can use the gold and those refused, up to `limit`."""
-    from pellucid.rewards import check_gold
-
     kept: list[Problem] = []
     refused: list[Refusal] = []
     for row, problem in enumerate(problems):

@@ -1,8 +1,9 @@
-"""From the bytes of a published file to (question, gold) rows. Pure functions; only parquet needs an extra.
+"""From the bytes of a published file to (question, gold) rows. Only parquet needs an extra.
 
 Two steps: `decode` opens the container (JSON, JSON lines, tar of JSON, parquet), then a reader of
-`READERS` maps the fields of one record. A row whose record holds no answer has an empty gold, and is
-refused when it is loaded.
+`READERS` maps the fields of one record. A row whose record holds no answer has an empty gold, and
+is refused when it is loaded. Readers share no code with the graders: a better grader must not
+change what a pinned data set is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Row(NamedTuple):
 
 
 def decode(payload: bytes, path: str) -> list[Record]:
-    """Records of a file, in its order. `path` names the container by its ending (.gz already removed)."""
+    """Records of a file, in its order. The ending of `path` names the container (.gz removed)."""
     ending = path.removesuffix(".gz").rsplit(".", 1)[-1]
     try:
         if ending == "jsonl":
@@ -107,7 +108,7 @@ def read_math_500(record: Record) -> Row:
 
 
 def read_aime(record: Record) -> Row:
-    """The publisher's instruction at the end of a prompt is cut: the template asks in its own words."""
+    """The publisher's instruction at the end of a prompt is cut: the template asks itself."""
     return Row(record["prompt"].removesuffix(_AIME_SUFFIX).strip(), _number(record["answer"]))
 
 
@@ -123,7 +124,7 @@ def read_dapo(record: Record) -> Row:
 
 
 def read_svamp(record: Record) -> Row:
-    """Body and question in one sentence where the body ends without a full stop ("If …, how many …")."""
+    """Body and question in one sentence where the body has no full stop ("If …, how many …")."""
     body, question = record["Body"].strip(), record["Question"].strip()
     if body[-1:].isalnum():
         question = question[:1].lower() + question[1:]
@@ -151,7 +152,7 @@ READERS: dict[str, Callable[[Record], Row]] = {
 
 
 def last_boxed(solution: str) -> str:
-    r"""Content of the last balanced `\boxed{…}`, `\fbox{…}` or `\boxed x`; empty where there is none."""
+    r"""Content of the last balanced `\boxed{…}`, `\fbox{…}` or `\boxed x`; or empty."""
     start = max(solution.rfind("\\boxed"), solution.rfind("\\fbox"))
     if start < 0:
         return ""

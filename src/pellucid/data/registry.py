@@ -1,11 +1,13 @@
-"""The data sets Pellucid knows: source, pinned revision, licence, dates, digests. Data only, no I/O.
+"""The data sets Pellucid knows: source, pinned revision, licence, dates, digests. No I/O.
 
-Two digests pin a split. `original_sha256` is of the published file as its authors' repository holds it
-(after removing a .gz around it). `content_sha256` is of the normalised (question, gold) rows and holds
-whatever container a mirror serves: it is checked on every fetch and on every load.
+Two digests pin a split. `original_sha256` is of the published file as a public repository holds
+it, with any .gz around it removed (for MATH: of the tar archive of its files). `content_sha256` is
+of the normalised (question, gold) rows and holds whatever container a mirror serves: it is checked
+on every fetch and on every load. The hub's file of MATH-500 is the original byte for byte; its
+GSM8K and MATH are pinned by commit and by content.
 
-Rights classes. A: open licence given by the makers of the data. B: open licence of whoever publishes
-the file, but the text of the problems belongs to a competition organiser who did not license it.
+Rights classes. A: open licence given by the makers of the data. B: open licence of whoever
+publishes the file, but the problems' text belongs to a competition organiser who did not license it.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ class Dataset:
     family: str = "none"
     """Which rows are variants of each other, in words."""
     order: Literal["source", "hash"] = "source"
-    """hash: rows sorted by the digest of their question, so that the first n are a fair sample of a set
-    that is published by subject, and mirrors in another order give the same ids."""
+    """hash: rows sorted by the digest of their question, so that the first n are a fair sample of
+    a set that is published by subject, and mirrors in another order give the same ids."""
     note: str = ""
 
     def split(self, name: str) -> Split:
@@ -244,7 +246,7 @@ _ALL = (
                 content_sha256="2439ed57fc22146388cb9a635e2794eac7b99b62d1cc0b0034877c3d460286e0",
             ),
         ),
-        note="holds problems of the MATH test split, MATH-500 and AMC 2023: see `pellucid data check`",
+        note="holds problems of MATH test, MATH-500 and AMC 2023: see `pellucid data check`",
     ),
     Dataset(
         name="svamp",

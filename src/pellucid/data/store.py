@@ -1,4 +1,4 @@
-"""The local form of a data set: one JSON-lines file of problems a split, and a manifest written last.
+"""The local form of a data set: a JSON-lines file of problems a split, and a manifest written last.
 
     DATA_DIR/gsm8k/train.jsonl      {"id": "gsm8k/train/0", "question": …, "gold": "72", …}
     DATA_DIR/gsm8k/manifest.json    source, revision, licence, and for each split rows and digests
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pellucid.artifacts import atomic_write_json, atomic_write_text, sha256_bytes, writing
 from pellucid.data.readers import Row
 from pellucid.data.registry import Dataset, Split
 from pellucid.errors import DataError
@@ -72,24 +72,23 @@ def check_content(dataset: Dataset, split: Split, problems: Sequence[Problem], w
     if len(problems) != split.rows or got != split.content_sha256:
         raise DataError(
             f"{where}: expected {split.rows} rows with content sha256 {split.content_sha256}, "
-            f"got {len(problems)} rows with {got}: the source was altered, or is not {dataset.name} "
-            f"{split.name} at its pinned revision; fetch it again"
+            f"got {len(problems)} rows with {got}: altered, or not {dataset.name} {split.name} "
+            "at its pinned revision; fetch it again"
         )
 
 
 def write_dataset(folder: Path, dataset: Dataset, splits: dict[str, list[Problem]]) -> None:
     """Write all splits, then the manifest; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
     described: dict[str, Any] = {}
     for name, problems in splits.items():
         lines = [json.dumps(asdict(p), ensure_ascii=False, sort_keys=True) for p in problems]
-        payload = ("\n".join(lines) + "\n").encode()
-        _write_whole(folder / f"{name}.jsonl", payload)
         described[name] = {
             "file": f"{name}.jsonl",
             "rows": len(problems),
-            "sha256": hashlib.sha256(payload).hexdigest(),
+            "sha256": atomic_write_text(folder / f"{name}.jsonl", "\n".join(lines) + "\n"),
             "content_sha256": dataset.split(name).content_sha256,
         }
     manifest = {
@@ -103,23 +102,11 @@ def write_dataset(folder: Path, dataset: Dataset, splits: dict[str, list[Problem
         "first_public": dataset.first_public,
         "splits": described,
     }
-    _write_whole(folder / "manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
-
-
-def _write_whole(path: Path, payload: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(payload)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic_write_json(folder / "manifest.json", manifest)
 
 
 def read_split(folder: Path, dataset: Dataset, split: Split) -> list[Problem]:
-    """Problems of one split, digests checked; DataError where the copy is missing, damaged or old."""
+    """Problems of one split, digests checked. DataError: the copy is missing, damaged or old."""
     again = f"fetch it again with `{get_command(dataset.name, folder.parent)}`"
     manifest_path = folder / "manifest.json"
     if not manifest_path.exists():
@@ -139,7 +126,7 @@ def read_split(folder: Path, dataset: Dataset, split: Split) -> list[Problem]:
     path = folder / described["file"]
     if not is_current:
         raise DataError(f"{folder} has the form of another version of Pellucid: {again}")
-    got = hashlib.sha256(payload).hexdigest()
+    got = sha256_bytes(payload)
     if got != described["sha256"]:
         raise DataError(
             f"{path} was altered: expected sha256 {described['sha256']}, got {got}: {again}"
@@ -150,6 +137,6 @@ def read_split(folder: Path, dataset: Dataset, split: Split) -> list[Problem]:
 
 
 def get_command(name: str, data_dir: Path) -> str:
-    """The command that fetches a data set: from the network, or from a folder that holds the files."""
+    """The command that fetches a data set from a folder; without --from it asks the network."""
     where = "" if data_dir == default_data_dir() else f" --data-dir {data_dir}"
     return f"pellucid data get {name} --from FOLDER{where}"

@@ -8,7 +8,7 @@ from importlib import import_module
 from pellucid.records import Problem
 
 ProblemsFn = Callable[[str, int, int], list[Problem]]
-"""(split, count, seed) -> problems. A prefix of a longer list; train and test share no structure."""
+"""(split, count, seed) -> problems, a prefix of any longer list. Splits share no structure."""
 
 
 def _late(module: str) -> ProblemsFn:

@@ -1,8 +1,9 @@
 """Prompt templates: what stands around a question, and how the response begins.
 
-The `r1-zero` text is the one of Guo et al., DeepSeek-R1 (Nature 645, 2025, main text, CC BY 4.0). It
-asks for a structure and says nothing about how to think. A template decides three things: the prompt,
-the *prefill* (the start of the response, written for the model) and the strings that end a completion.
+The `r1-zero` text is the one of Guo et al., DeepSeek-R1 (Nature 645, 2025, main text, CC BY 4.0).
+It asks for a structure and says nothing about how to think. A template decides three things: the
+prompt, the *prefill* (the start of the response, written for the model) and the strings that end a
+completion.
 Not here: how a model's own chat template is rendered (`Tokenizer.chat`).
 """
 
@@ -21,8 +22,8 @@ QUESTION = "{question}"
 class Template:
     """A prompt template.
 
-    Example: TEMPLATES["r1-zero-think"].render("2 + 2 = ?", tokenizer) ends in "Assistant: <think>", and
-    `.response("4</think> …")` is "<think>4</think> …".
+    Example: TEMPLATES["r1-zero-think"].render("2 + 2 = ?", tokenizer) ends in "Assistant: <think>",
+    and `.response("4</think> …")` is "<think>4</think> …".
     """
 
     name: str
@@ -59,18 +60,18 @@ class Template:
 
 
 _CONVERSATION = (
-    "A conversation between User and Assistant. The User asks a question and the Assistant solves it. "
-    "The Assistant first thinks about the reasoning process in the mind and then provides the User with "
-    "the answer. The reasoning process and answer are enclosed within <think>...</think> and "
-    "<answer>...</answer> tags, respectively, that is, <think> reasoning process here </think> "
+    "A conversation between User and Assistant. The User asks a question and the Assistant solves "
+    "it. The Assistant first thinks about the reasoning process in the mind and then provides the "
+    "User with the answer. The reasoning process and answer are enclosed within <think>...</think> "
+    "and <answer>...</answer> tags, respectively, that is, <think> reasoning process here </think> "
 )
 # The paper ends its slot with a full stop ("User: prompt."); questions bring their own.
 _TURNS = f" User: {QUESTION} Assistant:"
 _R1_ZERO = _CONVERSATION + "<answer> answer here </answer>." + _TURNS
 _R1_ZERO_BOXED = (
     _CONVERSATION
-    + "<answer> \\boxed{answer here} </answer>. The final answer is put within \\boxed{} inside the "
-    + "answer tags."
+    + "<answer> \\boxed{answer here} </answer>. The final answer is put within \\boxed{} inside "
+    + "the answer tags."
     + _TURNS
 )
 # The evaluation prompt of the paper (D.1) and of the release's README.
@@ -92,8 +93,11 @@ TEMPLATES: dict[str, Template] = {
         # For the embedded base model, whose context is too short for the paper's text.
         Template(
             name="tiny",
-            text=f"User: {QUESTION}\nAssistant: ",
-            prefill="<think>",
+            text=(
+                "User asks, Assistant thinks in <think> </think> and answers in <answer> "
+                "</answer>.\n"
+                f"User: {QUESTION}\nAssistant:"
+            ),
             stop=_ANSWER_END,
         ),
     )
