@@ -226,6 +226,11 @@ class StageFolder:
     def evals(self) -> Path:
         return self.root / "evals"
 
+    @property
+    def model(self) -> Path:
+        """The exported model of a finished stage: a Hugging Face folder."""
+        return self.root / "model"
+
     def checkpoint(self, step: int) -> Path:
         """Folder of the checkpoint taken after `step` training steps."""
         return self.checkpoints / f"step-{step:06d}"

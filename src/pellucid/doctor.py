@@ -1,4 +1,4 @@
-"""Is this machine fit to train? Versions, devices, compiler, memory, disk, graders; with remedies."""
+"""Is this machine fit to train? Versions, devices, compiler, memory, disk, graders; remedies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pellucid.manifest import package_versions
+from pellucid.manifest import PACKAGE_ROOT, package_versions
 
 MIN_PYTHON = (3, 11)
 MIN_MEMORY_GIB = 4.0
@@ -21,6 +21,7 @@ MIN_MEMORY_GIB = 4.0
 MIN_DISK_GIB = 2.0
 OPTIONAL = {"pyarrow": "data", "transformers": "test", "pytest": "test"}
 """Package -> the extra that brings it."""
+_CONSTRAINTS = PACKAGE_ROOT.parents[1] / "constraints.txt"
 _GIB = 2**30
 
 
@@ -36,7 +37,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at. Example: Finding(name="python", status=Status.OK, found="3.11.7")"""
+    """One thing looked at. Example: Finding(name="python", status=Status.OK, found="3.11.7")"""
 
     name: str
     status: Status
@@ -94,17 +95,31 @@ def _packages() -> Iterator[Finding]:
             remedy="`make install` checks the versions of what it needs",
         )
         return
+    tested = reference_versions()
     for requirement in map(Requirement, declared):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         version = package_versions((requirement.name,))[requirement.name]
         is_fit = version is not None and requirement.specifier.contains(version, prereleases=True)
+        found = version or "not installed"
+        if version is not None and version.partition("+")[0] != tested.get(
+            requirement.name, version
+        ):
+            found += f" (tested with {tested[requirement.name]})"
         yield Finding(
             name=requirement.name,
             status=Status.OK if is_fit else Status.FAIL,
-            found=version or "not installed",
+            found=found,
             remedy="" if is_fit else f"pip install '{requirement.name}{requirement.specifier}'",
         )
+
+
+def reference_versions(constraints: Path = _CONSTRAINTS) -> dict[str, str]:
+    """Package -> version in constraints.txt; empty where there is no source checkout."""
+    if not constraints.is_file():
+        return {}
+    lines = (line.partition("#")[0].strip() for line in constraints.read_text().splitlines())
+    return dict(line.split("==", 1) for line in lines if "==" in line)
 
 
 def _optional_packages() -> Iterator[Finding]:

@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.cli.output import print_json, print_table
+from pellucid.cli.output import print_json, print_table, show_help
 
 app = typer.Typer(
-    help="Data sets: list, fetch, check.", no_args_is_help=True, rich_markup_mode=None
+    help="Data sets: list, fetch, check.",
+    invoke_without_command=True,
+    callback=show_help,
+    rich_markup_mode=None,
 )
 
 Name = Annotated[str, typer.Argument(help="A name that `data list` shows.")]
@@ -67,7 +70,7 @@ def get(
 
 @app.command()
 def check(name: Name, data_dir: DataDir = None, json: Json = False) -> None:
-    """Check a fetched data set: digests, and rows that its grader cannot use (they are left out)."""
+    """Check a fetched data set: digests, and the rows that its grader cannot use."""
     from pellucid.data.load import load
     from pellucid.data.registry import get_dataset
 
@@ -80,9 +83,8 @@ def check(name: Name, data_dir: DataDir = None, json: Json = False) -> None:
         print_json({"name": name, "splits": splits})
         return
     for part in splits:
-        typer.echo(
-            f"{name}/{part['split']}: {part['usable']} usable, {len(part['refused'])} refused"
-        )
+        counts = f"{part['usable']} usable, {len(part['refused'])} refused"
+        typer.echo(f"{name}/{part['split']}: {counts}")
         for row in part["refused"]:
             typer.echo(f"  row {row['row']}: {row['reason']} (gold {row['gold']!r})")
 

@@ -1,4 +1,4 @@
-"""How commands print: JSON where a machine reads, tables where a person does. Results go to stdout."""
+"""How commands print: JSON where a machine reads, tables where a person does; to stdout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import typer
+
+
+def show_help(context: typer.Context) -> None:
+    """A group of commands called without one: its help."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def print_json(value: Any) -> None:

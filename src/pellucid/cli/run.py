@@ -29,15 +29,15 @@ def run(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Run a recipe: measure, train, measure again. The same command continues a run that was killed."""
+    """Run a recipe: measure, train, measure again. The same command continues a killed run."""
     config, set_by_hand = load_recipe(recipe, overrides or [])
     if dry_run:
         typer.echo(dump_recipe(config, set_by_hand), nl=False)
         return
-    from pellucid import pipeline
+    from pellucid.pipeline.zero import run as run_recipe
 
     folder = out if out is not None else Path("runs") / config.name
-    outcome = pipeline.run(config, folder, set_by_hand, Progress(is_silent=json))
+    outcome = run_recipe(config, folder, set_by_hand=set_by_hand, progress=Progress(is_silent=json))
     if json:
         print_json(outcome.result)
         return
