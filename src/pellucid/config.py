@@ -32,7 +32,9 @@ class ModelConfig(Section):
 
 class TaskConfig(Section):
     name: str = "chain"
-    """Training problems: a data set (`gsm8k`, `math`, …) or a procedural task (`chain`, `countdown`, …)."""
+    """Training problems: a data set (`gsm8k`, `math`, …) or a procedural task (`chain`,
+    `countdown`, …).
+    """
     split: str = "train"
     limit: int | None = Field(default=None, ge=1)
     """Use only the first so many problems."""
@@ -56,13 +58,17 @@ class RolloutConfig(Section):
     slots: PositiveInt = 512
     """Sequences decoded at once; finished ones are replaced from the queue."""
     resample_limit: int = Field(default=0, ge=0)
-    """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems. 0: off."""
+    """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems.
+    0: off.
+    """
 
     @model_validator(mode="after")
     def _whole_distribution(self) -> RolloutConfig:
         if self.top_p != 1.0 or self.top_k != 0:
-            raise ValueError("training samples need top_p = 1.0 and top_k = 0: a truncated distribution "
-                             "biases the importance ratio; set them under [eval] instead")
+            raise ValueError(
+                "training samples need top_p = 1.0 and top_k = 0 (a truncated distribution biases "
+                "the importance ratio); set them under [eval] instead"
+            )
         return self
 
 
@@ -72,14 +78,19 @@ class RewardConfig(Section):
     math_verify: bool = True
     """Ask math-verify where the strict grader finds no match."""
     truncated: Literal["grade", "mask", "zero"] = "grade"
-    """A completion cut off by the token limit: grade what is there, mask it, or give it reward 0."""
+    """A completion cut off by the token limit: grade what is there, mask it, or give it reward 0.
+    """
     overlong_buffer: int = Field(default=0, ge=0)
-    """Soft overlong penalty (DAPO): tokens before the limit over which the penalty grows to 1. 0: off."""
+    """Soft overlong penalty (DAPO): tokens before the limit over which the penalty grows to 1. 0:
+    off.
+    """
 
     @model_validator(mode="before")
     @classmethod
     def _shortcut(cls, value: Any) -> Any:
-        """`reward = "random"` stands for a single term with weight 1; `"r1"` for accuracy and format."""
+        """`reward = "random"` stands for a single term with weight 1; `"r1"` for accuracy and
+        format.
+        """
         if isinstance(value, str):
             return {} if value == "r1" else {"terms": {value: 1.0}}
         return value
@@ -180,7 +191,9 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Weights and activations; optimiser states are always float32. auto: bfloat16 on CUDA, else float32."""
+    """Weights and activations; optimiser states are always float32. auto: bfloat16 on CUDA, else
+    float32.
+    """
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: the physical cores this process may use."""
     model: ModelConfig = ModelConfig()

@@ -12,7 +12,7 @@ ProgressFn = Callable[[int, int], None]
 
 
 class Engine(Protocol):
-    """Prompts in, completions out. The in-process engine samples from the very weights that are trained."""
+    """Prompts in, completions out. The in-process engine samples from the weights being trained."""
 
     def generate(
         self,
@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
     chat_template: str | None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids without adding special tokens; special tokens written in the text are recognised."""
+        """Token ids, none added; special tokens written in the text are recognised."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
     def chat(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Messages (`role`, `content`) rendered with `chat_template`; callers check that it is set."""
+        """Messages (`role`, `content`) rendered with `chat_template`, which must be set."""
         ...
 
 

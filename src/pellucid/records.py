@@ -1,7 +1,8 @@
 """The typed records that pass between all parts. No torch, no I/O.
 
-Words: a *problem* is asked with a *prompt*; the policy answers with *completions*; a grader gives each
-a *score*; the reward table turns it into a *rollout*; the rollouts of one problem are a *group*.
+Words: a *problem* is asked with a *prompt*; the policy answers with *completions*; a grader gives
+each a *score*; the reward table turns it into a *rollout*; the rollouts of one problem are a
+*group*.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Problem:
     grader: str
     """Name in the table of `pellucid.rewards`."""
     family: str = ""
-    """Problems of one family are variants of each other: the cluster of a bootstrap. Empty: its own id."""
+    """Problems of one family are variants of each other: the cluster of a bootstrap. Empty: its
+    own id.
+    """
     language: str = "en"
     """Language the thinking should be in (ISO 639-1)."""
 
@@ -89,12 +92,15 @@ class SamplingParams:
 class Request:
     """One prompt and the samples wanted for it: the prompt is prefilled once for all of them.
 
-    Example: Request(prompt_ids=(1, 5, 9), sample_ids=(sample_id("train", 0, "gsm8k/train/7", 0), …))
+    Example: Request(prompt_ids=(1, 5, 9), sample_ids=(sample_id("train", 0, "gsm8k/train/7", 0),
+    …))
     """
 
     prompt_ids: tuple[int, ...]
     sample_ids: tuple[int, ...]
-    """63-bit ids from `sample_id`: with the run's seed and the position they determine every token."""
+    """63-bit ids from `sample_id`: with the run's seed and the position they determine every
+    token.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +111,9 @@ class Completion:
     token_ids: tuple[int, ...]
     """Sampled tokens, the end-of-sequence token included where it was drawn. Never re-tokenised."""
     logprobs: tuple[float, ...]
-    """Log-probability of each token under the distribution it was drawn from (T, top-p, top-k applied)."""
+    """Log-probability of each token under the distribution it was drawn from (T, top-p, top-k
+    applied).
+    """
     stop: StopReason
     text: str
     """Decoded tokens without special tokens."""
@@ -124,13 +132,17 @@ class Rollout:
     reward: float = 0.0
     """Weighted sum of the terms: the scalar that is trained on. 0.0 where `masked`."""
     masked: bool = False
-    """True where the instrument failed or truncation masks the sample: it takes no part in the group."""
+    """True where the instrument failed or truncation masks the sample: it takes no part in the
+    group.
+    """
 
 
 def sample_id(*parts: str | int) -> int:
-    """63-bit id of a sample, a function of its names alone: `sample_id("train", step, problem.id, k)`.
+    """63-bit id of a sample, a function of its names alone: `sample_id("train", step, problem.id,
+    k)`.
 
-    The sampler's randomness is keyed by it, so a completion does not depend on batch, slot or order.
+    The sampler's randomness is keyed by it, so a completion does not depend on batch, slot or
+    order.
     """
     text = "\x1f".join(str(p) for p in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

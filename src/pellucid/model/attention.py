@@ -14,10 +14,11 @@ from torch import Tensor
 
 
 class PackedCausal:
-    """Causal attention within each of N sequences that lie one after another in a flat row of T tokens.
+    """Causal attention within each of N sequences that lie one after another in a flat row of T
+    tokens.
 
-    Sequences are spread onto a padded [N, S] grid for the attention alone, so that padding costs nothing
-    elsewhere; on CUDA in half precision torch's variable-length kernel is used instead.
+    Sequences are spread onto a padded [N, S] grid for the attention alone, so that padding costs
+    nothing elsewhere; on CUDA in half precision torch's variable-length kernel is used instead.
     """
 
     def __init__(self, lengths: Tensor) -> None:

@@ -1,9 +1,11 @@
 """The decoder: one module for the Llama, Qwen2 and Qwen3 families, over packed tokens.
 
-It knows nothing of batches, caches or devices: tokens come as one flat row, and who may attend to whom is
-the business of the `attend` callable that each caller brings (packed training, prefill, decode).
+It knows nothing of batches, caches or devices: tokens come as one flat row, and who may attend to
+whom is the business of the `attend` callable that each caller brings (packed training, prefill,
+decode).
 
-Shapes: T tokens, D width, H heads, J key/value heads, K head dimension, F feed-forward width, V vocabulary.
+Shapes: T tokens, D width, H heads, J key/value heads, K head dimension, F feed-forward width, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Linear(nn.Linear):
-    """A linear layer that may hold its weight in a layout made for inference (see `model.packed`)."""
+    """A linear layer that may hold its weight in a layout made for inference (see
+    `model.packed`).
+    """
 
     packed: Callable[[Tensor], Tensor] | None = None
 
@@ -97,7 +101,9 @@ class Decoder(nn.Module):
         self._rope = torch.empty(2, 0, spec.head_dim // 2)
 
     def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [T, D] of token_ids [T] at positions [T]; logits are `self.head(hidden)`."""
+        """Final hidden states [T, D] of token_ids [T] at positions [T]; logits are
+        `self.head(hidden)`.
+        """
         x = self.embedding(token_ids)
         cos, sin = self._rotations(positions, x)
         for layer, block in enumerate(self.blocks):
@@ -105,7 +111,9 @@ class Decoder(nn.Module):
         return self.norm(x)
 
     def reserve_context(self, context: int) -> None:
-        """Makes sure that rotations for positions below `context` are tabulated on the weights' device."""
+        """Makes sure that rotations for positions below `context` are tabulated on the weights'
+        device.
+        """
         device = self.embedding.weight.device
         if self._rope.shape[1] < context or self._rope.device != device:
             size = max(context, min(self.spec.max_context, 4096))
@@ -117,11 +125,15 @@ class Decoder(nn.Module):
 
 
 def init_weights(model: Decoder, seed: int) -> None:
-    """Normal(0, 0.02) for matrices, scaled down by depth where a block writes to the residual."""
+    """Normal(0, 0.02) for matrices, scaled down by depth where a block writes to the residual.
+
+    Biases are 0 and norms 1: every weight is a function of the seed.
+    """
     generator = torch.Generator().manual_seed(seed)
     residual = 0.02 / (2 * model.spec.num_layers) ** 0.5
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2:
+            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
             continue
         std = residual if name.endswith(("out.weight", "down.weight")) else 0.02
         with torch.no_grad():

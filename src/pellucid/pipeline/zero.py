@@ -1,0 +1,246 @@
+"""The R1-Zero job: measure the base model, train it by GRPO on rule-based rewards, measure it
+again.
+
+    load ── evals before ── GrpoRun.train ── evals after ── result.json ── manifest ── report.html
+
+Every part that is finished on disk is not done again, so a killed job continues with the same
+command.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pellucid.algo.presets import resolve
+from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
+from pellucid.config import RunConfig
+from pellucid.config_io import dump_recipe
+from pellucid.data.load import load_problems
+from pellucid.evaluate.records import EvalResult
+from pellucid.ledger import EventKind, Ledger
+from pellucid.manifest import write_manifest
+from pellucid.model.export import export_model
+from pellucid.pipeline.measure import Suite, load_suites, measure, measure_into
+from pellucid.pipeline.result import build_result
+from pellucid.pipeline.workbench import Workbench, open_run_workbench
+from pellucid.report.page import write_report
+from pellucid.rewards.pool import GraderPool
+from pellucid.runlog import Progress
+from pellucid.tasks.templates import get_template
+from pellucid.train.checkpoint import Checkpoints
+from pellucid.train.collect import Collector
+from pellucid.train.grpo import GrpoRun, MetricGroups
+from pellucid.train.recorder import Recorder
+from pellucid.train.update import PolicyUpdater
+
+STAGE = "zero"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """What `run` leaves behind."""
+
+    folder: Path
+    report: Path
+    result: dict[str, Any]
+
+
+def run(config: RunConfig, out: Path, *, set_by_hand: list[str], progress: Progress) -> RunOutcome:
+    """Runs a recipe into `out`, or continues it. Raises UserError, NumericsError or Interrupted."""
+    with open_run(out, dump_recipe(config, set_by_hand)) as (folder, is_resumed):
+        ledger = Ledger(folder.ledger)
+        try:
+            ledger.append(EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED)
+            job = ZeroJob(config, folder, ledger, progress)
+            return job.run()
+        finally:
+            ledger.close()
+
+
+class ZeroJob:
+    """One R1-Zero stage in a run folder that is open for writing."""
+
+    def __init__(
+        self, config: RunConfig, folder: RunFolder, ledger: Ledger, progress: Progress
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.stage: StageFolder = folder.stage(1, STAGE)
+        self.ledger = ledger
+        self.progress = progress
+        self.started = time.perf_counter()
+
+    def run(self) -> RunOutcome:
+        """All parts in order; what is there already is read."""
+        config = self.config
+        suites = load_suites(config)
+        bench = open_run_workbench(config)
+        self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
+        with GraderPool(math_verify=config.reward.math_verify) as grader:
+            before = self._measure_all("before", suites, bench, grader)
+            self._train(suites, bench, grader)
+            trained = [s for s in suites if not s.config.baseline_only]
+            after = self._measure_all("after", trained, bench, grader)
+        return self._finish(bench, suites, before, after)
+
+    def _measure_all(
+        self, arm: str, suites: list[Suite], bench: Workbench, grader: GraderPool
+    ) -> dict[str, EvalResult]:
+        results = {}
+        for suite in suites:
+            samples = len(suite.problems) * suite.config.k
+            with self.progress.task(f"{arm}: {suite.label}", samples, "samples") as tick:
+                results[suite.label] = measure_into(
+                    self.stage,
+                    self.ledger,
+                    bench,
+                    suite,
+                    grader,
+                    arm=arm,
+                    seed=self.config.seed,
+                    progress=tick,
+                )
+            estimate = results[suite.label].pass_at_1
+            self.progress.say(
+                f"{arm}: {suite.label} pass@1 {estimate.value:.1%} "
+                f"[{estimate.low:.1%}, {estimate.high:.1%}]"
+            )
+        return results
+
+    def _train(self, suites: list[Suite], bench: Workbench, grader: GraderPool) -> None:
+        config, objective = self.config, resolve(self.config.algo)
+        template = get_template(config.task.template)
+        problems = load_problems(
+            config.task.name,
+            config.task.split,
+            limit=config.task.limit,
+            data_dir=Path(config.task.data_dir) if config.task.data_dir else None,
+            seed=config.seed,
+        )
+        recorder = Recorder(
+            self.stage,
+            tokenizer=bench.loaded.tokenizer,
+            share=config.train.rollout_share,
+            seed=config.seed,
+            progress=self.progress,
+        )
+        with stop_on_sigterm() as should_stop:
+            job = GrpoRun(
+                config=config,
+                collector=Collector(
+                    config,
+                    problems,
+                    template,
+                    bench.engine,
+                    bench.loaded.tokenizer,
+                    grader,
+                    objective.advantage,
+                ),
+                updater=PolicyUpdater(bench.loaded.model, config, objective),
+                checkpoints=Checkpoints(
+                    self.stage,
+                    keep=config.train.keep_checkpoints,
+                    on_save=lambda step: self._note(EventKind.CHECKPOINT_SAVED, step=step),
+                    on_damage=lambda line: self._note(EventKind.ARTEFACT_DAMAGED, artefact=line),
+                ),
+                recorder=recorder,
+                refresh=bench.engine.refresh,
+                should_stop=should_stop,
+                after_update=lambda step: self._small_evaluation(step, suites[0], bench, grader),
+            )
+            try:
+                with self.progress.task("training", config.train.steps, "steps") as tick:
+                    job.train(tick)
+            finally:
+                recorder.close()
+
+    def _note(self, kind: EventKind, **payload: Any) -> None:
+        self.ledger.append(kind, **payload, elapsed_s=round(self._elapsed_s(), 3))
+        if kind is EventKind.ARTEFACT_DAMAGED:
+            self.progress.say(f"damaged, an older one is used: {payload['artefact']}")
+
+    def _small_evaluation(
+        self, step: int, suite: Suite, bench: Workbench, grader: GraderPool
+    ) -> MetricGroups:
+        """pass@1 on a few held-out problems, every `eval_every` steps."""
+        every = self.config.train.eval_every
+        if not every or step % every:
+            return {}
+        few = suite.config.model_copy(update={"k": 1, "pass_at": ()})
+        small = Suite(
+            config=few,
+            label=suite.label,
+            template=suite.template,
+            problems=suite.problems[: self.config.eval.during_limit],
+            params=suite.params,
+        )
+        result = measure(bench, small, grader, arm=f"step-{step}", seed=self.config.seed)
+        return {f"eval/{suite.label}": {"pass_at_1": result.pass_at_1.value}}
+
+    def _finish(
+        self,
+        bench: Workbench,
+        suites: list[Suite],
+        before: dict[str, EvalResult],
+        after: dict[str, EvalResult],
+    ) -> RunOutcome:
+        model_folder = self.stage.root / "model"
+        export_model(bench.loaded.model, bench.loaded.tokenizer, model_folder)
+        result = build_result(
+            suites, before, after, wall_s=self._wall_s(), device=bench.device_name
+        )
+        atomic_write_json(self.folder.result, result)
+        write_manifest(
+            self.stage.manifest,
+            stage=STAGE,
+            digest=sha256_file(self.folder.recipe),
+            inputs={"model": bench.loaded.digest, "recipe": sha256_file(self.folder.recipe)},
+            outputs={
+                str(path.relative_to(self.stage.root)): sha256_file(path)
+                for path in sorted(self.stage.evals.iterdir())
+            }
+            | {"metrics.jsonl": sha256_file(self.stage.metrics)}
+            | {
+                f"model/{path.name}": sha256_file(path)
+                for path in sorted(model_folder.glob("*.safetensors"))
+            },
+            seed=self.config.seed,
+            device=bench.device_name,
+        )
+        self.ledger.append(EventKind.STAGE_ENDED, stage=STAGE)
+        self.ledger.append(EventKind.RUN_ENDED, result=sha256_file(self.folder.result))
+        report = write_report(self.folder.root)
+        return RunOutcome(folder=self.folder.root, report=report, result=result)
+
+    def _elapsed_s(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _wall_s(self) -> float:
+        """Seconds of work: this process, and of earlier ones what led to a checkpoint or result."""
+        earlier, last = 0.0, 0.0
+        for event in self.ledger.events:
+            if event.kind is EventKind.RESUMED:
+                earlier, last = earlier + last, 0.0
+            last = event.payload.get("elapsed_s", last)
+        return earlier + self._elapsed_s()
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[Any]:
+    """Yields a function that turns true once SIGTERM arrived: the trainer then saves and stops."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,3 @@
+"""The trainer: collects rollouts, packs them, steps the optimiser, and can be killed at any
+moment.
+"""

@@ -1,0 +1,79 @@
+"""Checkpoints: everything a killed run needs to go on with the same bits.
+
+A checkpoint is a sealed folder that appears whole or not at all: `state.safetensors` (float32
+masters, both Adam moments, the reference) and `checkpoint.json` (step counts, lengths of the
+append-only files). A damaged one is named in the ledger and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from safetensors.torch import load_file, save_file
+
+from pellucid.artifacts import StageFolder, atomic_directory
+from pellucid.train.update import PolicyUpdater
+
+STATE_NAME = "state.safetensors"
+FACTS_NAME = "checkpoint.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a checkpoint says beside its tensors."""
+
+    step: int
+    """Steps done."""
+    offsets: dict[str, int]
+    """Lengths of metrics and rollouts at that moment."""
+
+
+class Checkpoints:
+    """The checkpoints of one stage."""
+
+    def __init__(
+        self,
+        folder: StageFolder,
+        *,
+        keep: int,
+        on_save: Callable[[int], None],
+        on_damage: Callable[[str], None],
+    ) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.on_save = on_save
+        self.on_damage = on_damage
+
+    def save(self, step: int, updater: PolicyUpdater, offsets: dict[str, int]) -> None:
+        """Writes the state after `step` steps and deletes the oldest. RunError on a full disk."""
+        tensors = updater.optimizer.state()
+        if updater.reference is not None:
+            tensors |= updater.reference.state()
+        facts = {
+            "step": step,
+            "optimizer_steps": updater.optimizer_steps,
+            "offsets": offsets,
+        }
+        with atomic_directory(self.folder.checkpoint(step)) as path:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, path / STATE_NAME)
+            (path / FACTS_NAME).write_text(json.dumps(facts))
+        self.folder.prune_checkpoints(self.keep)
+        self.on_save(step)
+
+    def load_last(self, updater: PolicyUpdater) -> Restored | None:
+        """Restores the newest undamaged checkpoint in place; None where there is none."""
+        step, damaged = self.folder.newest_whole_checkpoint()
+        for line in damaged:
+            self.on_damage(line)
+        if step is None:
+            return None
+        path = self.folder.checkpoint(step)
+        facts = json.loads((path / FACTS_NAME).read_text())
+        tensors = load_file(path / STATE_NAME)
+        updater.optimizer.load_state(tensors)
+        if updater.reference is not None:
+            updater.reference.load_state(tensors)
+        updater.optimizer_steps = facts["optimizer_steps"]
+        return Restored(step=facts["step"], offsets=facts["offsets"])

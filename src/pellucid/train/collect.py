@@ -1,0 +1,196 @@
+"""From problems to rollouts with advantages: sample, grade, reward, compare within the group.
+
+    problems ── template ── Engine.generate ── Grader ── reward terms ── group advantages
+                (waits for: the engine)      (waits for: the grader pool)
+
+Which problems belong to a step, and every random choice, is a function of (seed, step) alone:
+there is no cursor to save, and a run continued after a kill sees what the uninterrupted run would
+have seen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pellucid.algo.advantages import ADVANTAGES
+from pellucid.config import RunConfig
+from pellucid.protocols import Engine, Grader, ProgressFn, Tokenizer
+from pellucid.records import (
+    Completion,
+    Problem,
+    Request,
+    Rollout,
+    SamplingParams,
+    Score,
+    StopReason,
+    Verdict,
+    sample_id,
+)
+from pellucid.rewards.terms import compute_terms, settle, weighted
+from pellucid.tasks.templates import Template
+from pellucid.train.packing import TrainSequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The groups of one step, problem by problem, and their advantages."""
+
+    groups: list[list[Rollout]]
+    """P groups of G rollouts."""
+    advantages: Tensor
+    """[P, G] float32 on the CPU; 0 where masked."""
+    num_resampled: int = 0
+    """Groups replaced by dynamic sampling."""
+
+    def sequences(self) -> list[TrainSequence]:
+        """What the trainer takes: every unmasked rollout that has a token."""
+        return [
+            TrainSequence(
+                prompt_ids=r.prompt_ids,
+                completion_ids=r.completion.token_ids,
+                rollout_logprobs=r.completion.logprobs,
+                advantage=float(self.advantages[p, g]),
+            )
+            for p, group in enumerate(self.groups)
+            for g, r in enumerate(group)
+            if not r.masked and r.completion.token_ids
+        ]
+
+
+class Collector:
+    """Collects the batch of a step with the engine, the grader and the reward table of a run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        problems: Sequence[Problem],
+        template: Template,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        grader: Grader,
+        advantage: str,
+    ) -> None:
+        self.config = config
+        self.problems = problems
+        self.template = template
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.grader = grader
+        self.advantage = ADVANTAGES[advantage]
+        rollout = config.rollout
+        self.params = SamplingParams(
+            temperature=rollout.temperature,
+            max_new_tokens=rollout.max_new_tokens,
+            stop=rollout.stop or template.stop,
+        )
+
+    def collect(self, step: int, progress: ProgressFn | None = None) -> Batch:
+        """Groups of a step; with dynamic sampling, groups without advantage are drawn again."""
+        problems = step_problems(self.problems, step, self.config)
+        groups = self._groups(problems, f"{step}", progress)
+        resampled = 0
+        for attempt in range(1, self.config.rollout.resample_limit + 1):
+            flat = [i for i, g in enumerate(groups) if not _has_spread(g)]
+            if not flat:
+                break
+            draw = random.Random(f"resample/{self.config.seed}/{step}/{attempt}")
+            fresh = [draw.choice(self.problems) for _ in flat]
+            for index, group in zip(
+                flat, self._groups(fresh, f"{step}.{attempt}", progress), strict=True
+            ):
+                groups[index] = group
+            resampled += len(flat)
+        return Batch(groups=groups, advantages=self._advantages(groups), num_resampled=resampled)
+
+    def _groups(
+        self, problems: Sequence[Problem], when: str, progress: ProgressFn | None
+    ) -> list[list[Rollout]]:
+        size = self.config.rollout.group_size
+        requests = [
+            Request(
+                prompt_ids=tuple(self.template.prompt_ids(p.question, self.tokenizer)),
+                sample_ids=tuple(sample_id("train", when, slot, p.id, k) for k in range(size)),
+            )
+            for slot, p in enumerate(problems)
+        ]
+        completions = self.engine.generate(
+            requests, self.params, seed=self.config.seed, progress=progress
+        )
+        repeated = [p for p in problems for _ in range(size)]
+        responses = [self.template.response(c.text) for group in completions for c in group]
+        scores = iter(self._grade(repeated, responses))
+        return [
+            [
+                self._rollout(problem, request.prompt_ids, completion, next(scores))
+                for completion in group
+            ]
+            for problem, request, group in zip(problems, requests, completions, strict=True)
+        ]
+
+    def _grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
+        """Scores in order; where the instrument failed it is asked once more."""
+        scores = self.grader.grade(problems, responses)
+        failed = [i for i, s in enumerate(scores) if s.verdict is Verdict.ERROR]
+        if failed:
+            again = self.grader.grade([problems[i] for i in failed], [responses[i] for i in failed])
+            for i, score in zip(failed, again, strict=True):
+                scores[i] = score
+        return scores
+
+    def _rollout(
+        self, problem: Problem, prompt_ids: tuple[int, ...], completion: Completion, score: Score
+    ) -> Rollout:
+        rule = self.config.reward
+        response = self.template.response(completion.text)
+        terms = compute_terms(rule.terms, problem, response, score, completion.sample_id)
+        outcome = settle(
+            weighted(terms, rule.terms),
+            score,
+            is_truncated=completion.stop is StopReason.LENGTH,
+            rule=rule.truncated,
+            num_tokens=len(completion.token_ids),
+            max_tokens=self.params.max_new_tokens,
+            overlong_buffer=rule.overlong_buffer,
+        )
+        return Rollout(
+            problem=problem,
+            prompt_ids=prompt_ids,
+            completion=completion,
+            score=score,
+            terms=terms,
+            reward=outcome.reward,
+            masked=outcome.masked,
+        )
+
+    def _advantages(self, groups: Sequence[Sequence[Rollout]]) -> Tensor:
+        rewards = torch.tensor([[r.reward for r in g] for g in groups])
+        valid = torch.tensor([[not r.masked for r in g] for g in groups])
+        return self.advantage(rewards, valid)
+
+
+def step_problems(problems: Sequence[Problem], step: int, config: RunConfig) -> list[Problem]:
+    """The problems of a step (from 1): consecutive entries of an endless row of seeded shuffles
+    of the data.
+    """
+    first = (step - 1) * config.rollout.prompts
+    wanted = range(first, first + config.rollout.prompts)
+    order: list[int] = []
+    current = -1
+    chosen: list[Problem] = []
+    for position in wanted:
+        epoch, offset = divmod(position, len(problems))
+        if epoch != current:
+            order = list(range(len(problems)))
+            random.Random(f"epoch/{config.seed}/{epoch}").shuffle(order)
+            current = epoch
+        chosen.append(problems[order[offset]])
+    return chosen
+
+
+def _has_spread(group: Sequence[Rollout]) -> bool:
+    return len({r.reward for r in group if not r.masked}) > 1

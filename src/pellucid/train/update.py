@@ -1,0 +1,185 @@
+"""One rollout's worth of optimiser steps: the data flow from packs to weights.
+
+    sequences ── minibatches (seeded shuffle) ── packs ── decoder ── linear_logprobs
+                                                                            │
+            weights ◄── Optimizer.step ◄── accumulated gradients ◄── objective_loss, backward
+
+Denominators are counted over the whole minibatch before the first pack, so that loss and gradient
+do not depend on how sequences are packed. On-policy (one minibatch) the ratio's denominator is
+the policy itself and no second pass is made.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pellucid.algo.head import linear_logprobs
+from pellucid.algo.loss import TokenBatch, objective_loss
+from pellucid.algo.presets import Objective
+from pellucid.algo.schedules import learning_rate
+from pellucid.config import RunConfig
+from pellucid.errors import NumericsError
+from pellucid.model.attention import PackedCausal
+from pellucid.model.transformer import Decoder
+from pellucid.train.optimizer import Optimizer
+from pellucid.train.packing import Pack, TrainSequence, build_pack, plan_packs
+from pellucid.train.reference import Reference
+
+
+class PolicyUpdater:
+    """Holds the policy, its optimiser and (where β > 0) the reference, and updates on rollouts."""
+
+    def __init__(self, model: Decoder, config: RunConfig, objective: Objective) -> None:
+        self.model = model
+        self.config = config
+        self.objective = objective
+        self.optimizer = Optimizer(model, config.train)
+        self.reference = Reference(model, objective) if objective.has_reference else None
+        self.optimizer_steps = 0
+        self.device = model.embedding.weight.device
+
+    def update(self, sequences: Sequence[TrainSequence], *, step: int) -> dict[str, float]:
+        """Trains on the sequences of rollout number `step`; returns its metrics (means over
+        tokens).
+        """
+        totals: dict[str, Tensor] = {}
+        norms: list[float] = []
+        minibatches = self._split(sequences, step)
+        old = self._old_logprobs(minibatches)
+        for number, minibatch in enumerate(minibatches):
+            sums = self._accumulate(minibatch, old[number], step=step)
+            norms.append(self._step_optimizer(step=step))
+            _merge(totals, sums)
+        return _means(totals) | {"grad_norm": sum(norms) / max(len(norms), 1)}
+
+    def logprobs(self, sequences: Sequence[TrainSequence], model: Decoder) -> list[Tensor]:
+        """Log-probabilities [completion length] of each sequence under `model`, no gradient."""
+        out: list[Tensor] = [torch.empty(0)] * len(sequences)
+        with torch.no_grad():
+            for members in self._packs(sequences):
+                pack = build_pack([sequences[i] for i in members], self.device)
+                values, _ = self._forward(pack, model)
+                counts = [len(sequences[i].completion_ids) for i in members]
+                for i, part in zip(members, values.split(counts), strict=True):
+                    out[i] = part
+        return out
+
+    def _split(self, sequences: Sequence[TrainSequence], step: int) -> list[list[TrainSequence]]:
+        """Random split into equal minibatches, a single inner epoch (paper, Methods)."""
+        count = min(self.config.train.minibatches, max(len(sequences), 1))
+        order = list(range(len(sequences)))
+        if count > 1:
+            random.Random(f"minibatches/{self.config.seed}/{step}").shuffle(order)
+        return [[sequences[i] for i in order[part::count]] for part in range(count)]
+
+    def _old_logprobs(
+        self, minibatches: Sequence[Sequence[TrainSequence]]
+    ) -> list[list[Tensor] | None]:
+        """Denominator of the ratio per minibatch; None: on-policy, the policy itself."""
+        if len(minibatches) == 1:
+            return [None]
+        if self.objective.old_logprobs == "recompute":
+            return [self.logprobs(m, self.model) for m in minibatches]
+        return [
+            [torch.tensor(s.rollout_logprobs, device=self.device) for s in m] for m in minibatches
+        ]
+
+    def _accumulate(
+        self, sequences: Sequence[TrainSequence], old: list[Tensor] | None, *, step: int
+    ) -> dict[str, Tensor]:
+        """Adds the gradient of one minibatch, pack by pack; returns sums over its tokens."""
+        counts = {
+            "num_sequences": len(sequences),
+            "num_tokens": sum(len(s.completion_ids) for s in sequences),
+            "max_tokens": self.config.rollout.max_new_tokens,
+        }
+        has_kl = self.reference is not None
+        kept = [i for i, s in enumerate(sequences) if has_kl or s.advantage != 0.0]
+        totals: dict[str, Tensor] = {}
+        for members in self._packs([sequences[i] for i in kept]):
+            chosen = [kept[i] for i in members]
+            pack = build_pack([sequences[i] for i in chosen], self.device)
+            policy, entropy = self._forward(pack, self.model)
+            output = objective_loss(
+                TokenBatch(
+                    policy_logprobs=policy,
+                    old_logprobs=policy.detach()
+                    if old is None
+                    else torch.cat([old[i] for i in chosen]),
+                    rollout_logprobs=pack.rollout_logprobs,
+                    ref_logprobs=self._reference_logprobs(pack),
+                    advantages=pack.advantages,
+                    sequence=pack.sequence,
+                    lengths=pack.completion_lengths,
+                ),
+                self.objective,
+                **counts,
+            )
+            if not bool(torch.isfinite(output.loss)):
+                raise NumericsError(f"step {step}: the loss is {output.loss.item()}")
+            output.loss.backward()
+            _merge(totals, output.sums | {"loss": output.loss.detach(), "entropy": entropy.sum()})
+        return totals
+
+    def _step_optimizer(self, *, step: int) -> float:
+        train = self.config.train
+        rate = learning_rate(
+            self.optimizer_steps,
+            train.steps * train.minibatches,
+            train.schedule,
+            train.learning_rate,
+        )
+        norm = self.optimizer.step(rate, where=f"step {step}")
+        self.optimizer_steps += 1
+        if self.reference is not None:
+            self.reference.follow(self.model, self.optimizer_steps)
+        return norm
+
+    def _forward(self, pack: Pack, model: Decoder) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies [C] of the completion tokens."""
+        attend = PackedCausal(pack.lengths)
+        model.reserve_context(attend.longest)
+        hidden = model(pack.token_ids, attend.positions, attend)
+        return linear_logprobs(
+            hidden[pack.predicting],
+            model.head.weight,
+            pack.targets,
+            temperature=self.config.rollout.temperature,
+        )
+
+    def _reference_logprobs(self, pack: Pack) -> Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            return self._forward(pack, self.reference.model)[0]
+
+    def _packs(self, sequences: Sequence[TrainSequence]) -> list[list[int]]:
+        return plan_packs([s.num_fed for s in sequences], self.config.train.tokens_per_pack)
+
+
+def _merge(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
+    """Adds sums; names ending in `_max` take the maximum."""
+    for name, value in sums.items():
+        if name not in totals:
+            totals[name] = value
+        elif name.endswith("_max"):
+            totals[name] = torch.maximum(totals[name], value)
+        else:
+            totals[name] = totals[name] + value
+
+
+def _means(totals: dict[str, Tensor]) -> dict[str, float]:
+    """Per-token means of sums; the loss and maxima as they are. One transfer from the device."""
+    if not totals:
+        return {"trained_tokens": 0.0}
+    names = list(totals)
+    values = torch.stack([totals[n].detach().double() for n in names]).tolist()
+    numbers = dict(zip(names, values, strict=True))
+    tokens = numbers.pop("tokens")
+    whole = {n: v for n, v in numbers.items() if n.endswith("_max") or n == "loss"}
+    means = {n: v / tokens for n, v in numbers.items() if n not in whole}
+    return whole | means | {"trained_tokens": tokens}
