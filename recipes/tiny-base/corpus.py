@@ -1,10 +1,10 @@
-"""The text the tiny base model learns from: generated pages that imitate the mixture found on the web.
+"""The text the tiny base model learns from: generated pages that imitate the web's mixture.
 
-Most pages hold arithmetic questions with answers of mixed quality: guesses, answers that skip or botch
-steps, careful ones, and answers beside the point. Some pages put parts into tags (all kinds, in all
-combinations, often not as announced); others are tables of sums, or prose without a question. Questions use
-the training structures of `pellucid.tasks.chain` and shorter ones; those of its test split never occur,
-and neither does the prompt of the demo.
+Most pages hold arithmetic questions with answers of mixed quality: guesses, answers that skip or
+botch steps, careful ones, and answers beside the point. Some pages put parts into tags (all kinds,
+in all combinations, often not as announced); others are tables of sums, or prose without a
+question. Questions use the training structures of `pellucid.tasks.chain` and shorter ones; those of
+its test split never occur, and neither does the prompt of the demo.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pellucid.tasks.chain import Chain, Step
 
 PAGE_SHARES = {"thread": 0.44, "tagged": 0.28, "sums": 0.14, "markup": 0.06, "prose": 0.08}
 STYLE_SHARES = {"guess": 0.46, "sloppy": 0.22, "careful": 0.20, "aside": 0.12}
-"""Who answers: those who guess, those who skip or botch steps, those who write all steps, and others."""
+"""Who answers: those who guess, who skip or botch steps, who write all steps, and others."""
 KEEPING_SHARES = {"both": 0.45, "first": 0.15, "last": 0.10, "unclosed": 0.10, "none": 0.20}
 """What an answer makes of the tags that the page announced."""
 _SHORT_QUESTION_SHARE = 0.3  # one or two steps only
@@ -48,7 +48,7 @@ class Author:
         self.long = chain.sequences("train")
 
     def thread(self) -> str:
-        """One to three questions with answers, laid out as in a forum, a chat or an exercise book."""
+        """One or two questions with answers, laid out as in a forum, a chat or a book."""
         pick = self.rng.choice
         asks, replies = pick(
             (

@@ -2,7 +2,7 @@
 
     python recipes/tiny-base/pretrain.py --out DIR [--tokens 12000000] [--seed 0] [--threads 2]
 
-Plain next-token prediction on the pages of `corpus.py`, each page read once and apart from all others.
+Plain next-token prediction on the pages of `corpus.py`, each read once and apart from all others.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def tiny_spec(vocab_size: int) -> ModelSpec:
     return ModelSpec(
         family="llama",
         vocab_size=vocab_size,
-        width=128,
+        width=96,
         num_layers=4,
-        num_heads=4,
-        num_kv_heads=4,
-        head_dim=32,
-        ffn_width=352,
+        num_heads=2,
+        num_kv_heads=2,
+        head_dim=48,
+        ffn_width=256,
         max_context=CONTEXT,
         rope_theta=10000.0,
     )
@@ -81,7 +81,7 @@ def train_tokenizer(seed: int) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=640,
+        vocab_size=768,
         special_tokens=[END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -202,7 +202,10 @@ def named_weights(model: Decoder) -> dict[str, Tensor]:
     """The weights under the names of Hugging Face's llama, fused matrices taken apart."""
     s = model.spec
     inner, kv = s.num_heads * s.head_dim, s.num_kv_heads * s.head_dim
-    named = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
+    named = {
+        "model.embed_tokens.weight": model.embedding.weight,
+        "model.norm.weight": model.norm.weight,
+    }
     for index, block in enumerate(model.blocks):
         q, k, v = block.attention.qkv.weight.split([inner, kv, kv])
         gate, up = block.mlp.gate_up.weight.chunk(2)

@@ -1,10 +1,11 @@
 """Chains of small operations on one number: guessing is hard, one step at a time is easy.
 
-    A bus has 7 people, 5 get on, the number doubles, 3 get off. How many people?      7+5=12, 12*2=24, 24-3=21
+    A bus has 7 people, 5 get on, the number doubles, 3 get off. How many people?
+    7+5=12, 12*2=24, 24-3=21
 
-The structure of a problem is its sequence of operations with its wording. Sequences are split by hash:
-those of `test` occur in no wording among the training problems. (A shorter sequence may lie inside a
-longer one of the other split.) All values stay between 1 and 99.
+The structure of a problem is its sequence of operations with its wording. Sequences are split by
+hash: those of `test` occur in no wording among the training problems. (A shorter sequence may lie
+inside a longer one of the other split.) All values stay between 1 and 99.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ def problems(split: str, count: int, seed: int = 0) -> list[Problem]:
                 id=f"chain/{split}/{len(found)}",
                 question=question,
                 gold=str(chain.values[-1]),
-                grader="math",
+                grader="integer",
                 family="-".join(sequence) + "/" + wording.name,
             )
         )
