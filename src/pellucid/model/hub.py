@@ -1,0 +1,53 @@
+"""Fetches a model folder from the Hugging Face hub at a pinned revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pellucid.errors import ModelError
+
+FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja")
+"""What a model folder needs; other formats of the same weights stay on the hub."""
+SKIPPED = ("*/*",)
+"""Folders inside a repository hold other formats (onnx/, original/)."""
+
+
+def fetch(
+    id: str, revision: str | None, *, endpoint: str | None = None, cache: Path | None = None
+) -> Path:
+    """The local folder of hub model `id` (`owner/name`) at `revision`, downloaded where needed.
+
+    Without the network, what the cache holds of that revision is used. `endpoint` and `cache` default to huggingface_hub's own (HF_ENDPOINT, HF_HOME).
+    Raises ModelError where the revision is not pinned, unknown, or cannot be fetched.
+    """
+    if not revision:
+        raise ModelError(
+            f"model {id} needs a pinned revision: set model.revision to a commit of its repository"
+        )
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    http_error = errors.HfHubHTTPError.__mro__[1]  # requests' or httpx's base, by hub version
+    try:
+        folder = huggingface_hub.snapshot_download(
+            id,
+            revision=revision,
+            endpoint=endpoint,
+            cache_dir=cache,
+            allow_patterns=list(FILES),
+            ignore_patterns=list(SKIPPED),
+        )
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"model {id} has no revision {revision} on the hub") from error
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"model {id} is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(f"the hub has no model {id}: check owner/name, or log in") from error
+    except (http_error, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"cannot fetch model {id}: {reason}; check the network or give a local model.path"
+        ) from error
+    return Path(folder)
