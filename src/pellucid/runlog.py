@@ -198,15 +198,16 @@ class Progress:
             self._bars = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.fields[numbers]}", markup=False),
                 console=self._console,
                 transient=True,
             )
             self._bars.start()
+        state = {"completed": tick.done, "total": tick.total, "numbers": tick.numbers()}
         if tick.bar is None:
-            tick.bar = self._bars.add_task(tick.label, total=tick.total, numbers="")
-        self._bars.update(tick.bar, completed=tick.done, total=tick.total, numbers=tick.numbers())
+            tick.bar = self._bars.add_task(tick.label, **state)
+        self._bars.update(tick.bar, **state)
 
     def _end(self, tick: Tick) -> None:
         if self._bars is not None and tick.bar is not None:

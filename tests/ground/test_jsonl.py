@@ -1,4 +1,4 @@
-"""Append-only files: nothing that was appended is lost to kill -9, and no half record is ever read."""
+"""Append-only files: kill -9 loses nothing that was appended, and no half record is read."""
 
 import errno
 import os
@@ -69,15 +69,15 @@ def test_damage_before_the_tail_is_named_and_never_cut(tmp_path):
     plain, frames = tmp_path / "m.jsonl", tmp_path / "r.zst"
     _write_plain(plain, RECORDS)
     plain.write_bytes(plain.read_bytes().replace(b'{"step":1', b'{"step:1'))
-    with pytest.raises(RunError, match="m.jsonl line 2 is damaged"):
+    with pytest.raises(RunError, match=r"m.jsonl line 2 is damaged"):
         list(read_jsonl(plain))
     _write_frames(frames, RECORDS)
     raw = bytearray(frames.read_bytes())
     raw[20] ^= 0xFF
     frames.write_bytes(raw)
-    with pytest.raises(RunError, match="r.zst is damaged after byte"):
+    with pytest.raises(RunError, match=r"r.zst is damaged after byte"):
         list(read_zstd_jsonl(frames))
-    with pytest.raises(RunError, match="r.zst is damaged after byte"):
+    with pytest.raises(RunError, match=r"r.zst is damaged after byte"):
         ZstdJsonlWriter(frames)
     assert frames.read_bytes() == raw
 
