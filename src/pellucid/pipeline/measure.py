@@ -1,73 +1,38 @@
-"""Evaluations of a run: one arm (`before`, `after`) on one suite, kept beside the stage."""
+"""Evaluations: one arm (`before`, `after`, a model's name) on one suite, kept as files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pellucid.artifacts import StageFolder, atomic_write_text
-from pellucid.config import EvalConfig, RunConfig, SuiteConfig
+from pellucid.artifacts import atomic_write_text, writing
+from pellucid.config import RunConfig
 from pellucid.data.load import load_problems
-from pellucid.evaluate.records import EvalResult, SampleRecord
+from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
 from pellucid.evaluate.runner import evaluate
+from pellucid.evaluate.suites import Suite, make_suites
 from pellucid.jsonl import ZstdJsonlWriter
-from pellucid.ledger import EventKind, Ledger
-from pellucid.pipeline.workbench import Workbench
+from pellucid.pipeline.workbench import Workbench, open_run_workbench
 from pellucid.protocols import Grader, ProgressFn
-from pellucid.records import Problem, SamplingParams
+from pellucid.rewards.pool import GraderPool
+from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
 
+SUITE_SEED = 0
+"""Held-out problems of a procedural task are the same in every run, whatever its seed."""
 SAMPLES_PER_FRAME = 1000
-ProblemLoader = Callable[[SuiteConfig], list[Problem]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """A suite of a recipe with everything that a measurement needs."""
-
-    config: SuiteConfig
-    label: str
-    template: str
-    problems: tuple[Problem, ...]
-    params: SamplingParams
-
-
-def load_suites(config: RunConfig) -> list[Suite]:
+def load_suites(config: RunConfig) -> tuple[Suite, ...]:
     """All suites of a recipe with their problems: missing data is missed before any work."""
-    return [load_suite(suite, config.eval, config) for suite in config.eval.suites]
-
-
-def load_suite(suite: SuiteConfig, settings: EvalConfig, config: RunConfig) -> Suite:
-    """Problems, template and sampler of one suite."""
-    template = suite.template or config.task.template
-    problems = load_problems(
-        suite.name,
-        suite.split,
-        limit=suite.limit,
-        data_dir=Path(config.task.data_dir) if config.task.data_dir else None,
-        seed=config.seed,
-    )
-    return Suite(
-        config=suite,
-        label=suite_label(suite, config.task.template),
-        template=template,
-        problems=tuple(problems),
-        params=SamplingParams(
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            top_k=settings.top_k,
-            max_new_tokens=suite.max_new_tokens or settings.max_new_tokens,
+    return make_suites(
+        config.eval,
+        default_template=config.task.template,
+        load=lambda name, split, limit: load_problems(
+            name, split, limit=limit, data_dir=config.task.data_dir, seed=SUITE_SEED
         ),
     )
-
-
-def suite_label(suite: SuiteConfig, default_template: str) -> str:
-    """Its name in tables and files."""
-    if suite.label:
-        return suite.label
-    differs = suite.template is not None and suite.template != default_template
-    return f"{suite.name}-{suite.template}" if differs else suite.name
 
 
 def measure(
@@ -87,20 +52,19 @@ def measure(
         suite.problems,
         template=get_template(suite.template),
         params=suite.params,
-        k=suite.config.k,
+        k=suite.k,
         seed=seed,
         arm=arm,
-        suite=suite.label,
+        suite=suite.key,
         grader=grader,
-        pass_at=suite.config.pass_at,
+        pass_at=suite.pass_at,
         sink=sink,
         progress=progress,
     )
 
 
 def measure_into(
-    folder: StageFolder,
-    ledger: Ledger,
+    folder: Path,
     bench: Workbench,
     suite: Suite,
     grader: Grader,
@@ -109,24 +73,46 @@ def measure_into(
     seed: int,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
-    """`measure`, kept in `evals/`; a measurement that is already there whole is read instead.
-
-    Every start goes into the ledger, so an attempt that was not reported leaves a trace.
-    """
-    target = folder.evals / f"{arm}-{suite.label}.json"
-    if target.exists():
-        return EvalResult.from_json(target.read_text())
-    samples = folder.evals / f"{arm}-{suite.label}.samples.jsonl.zst"
-    samples.unlink(missing_ok=True)  # of an evaluation that was killed
-    facts = {"arm": arm, "suite": suite.label, "problems": len(suite.problems), "k": suite.config.k}
-    ledger.append(EventKind.EVALUATION_STARTED, **facts)
+    """`measure`, kept as `ARM-SUITE.json` and `.samples.jsonl.zst`; the JSON is written last."""
     records: list[SampleRecord] = []
     result = measure(
         bench, suite, grader, arm=arm, seed=seed, sink=records.append, progress=progress
     )
+    samples = folder / f"{arm}-{suite.key}.samples.jsonl.zst"
+    with writing(samples):
+        samples.unlink(missing_ok=True)  # of an evaluation that was killed
     with ZstdJsonlWriter(samples) as writer:
         for start in range(0, len(records), SAMPLES_PER_FRAME):
             writer.append_all(r.to_dict() for r in records[start : start + SAMPLES_PER_FRAME])
-    atomic_write_text(target, result.to_json())
-    ledger.append(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
+    atomic_write_text(kept_result(folder, arm, suite), result.to_json())
     return result
+
+
+def kept_result(folder: Path, arm: str, suite: Suite) -> Path:
+    """Where `measure_into` keeps a result."""
+    return folder / f"{arm}-{suite.key}.json"
+
+
+def evaluate_model(config: RunConfig, out: Path | None, progress: Progress) -> list[dict[str, Any]]:
+    """Measures a model on the suites of `config.eval`: a summary each; files in `out` if given."""
+    suites = load_suites(config)
+    bench = open_run_workbench(config)
+    if out is not None:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+    summaries = []
+    with GraderPool(math_verify=config.reward.math_verify) as grader:
+        for suite in suites:
+            samples = len(suite.problems) * suite.k
+            with progress.task(suite.label, samples, "samples") as tick:
+                arguments = {"arm": "model", "seed": config.seed, "progress": tick}
+                if out is None:
+                    result = measure(bench, suite, grader, **arguments)
+                else:
+                    result = measure_into(out, bench, suite, grader, **arguments)
+            summaries.append(
+                {"suite": suite.label, "model": config.model.id, "weights": bench.loaded.digest}
+                | arm_summary(result)
+                | {"device": bench.device_name}
+            )
+    return summaries

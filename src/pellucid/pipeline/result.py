@@ -7,7 +7,7 @@ from typing import Any
 
 from pellucid.evaluate.compare import compare
 from pellucid.evaluate.records import EvalResult, arm_summary
-from pellucid.pipeline.measure import Suite
+from pellucid.evaluate.suites import Suite
 
 
 def build_result(
@@ -19,18 +19,25 @@ def build_result(
     device: str,
 ) -> dict[str, Any]:
     """The first suite is the headline; every suite has an entry under `suites`."""
-    entries = [_entry(suite, before[suite.label], after.get(suite.label)) for suite in suites]
+    entries = [_entry(suite, before[suite.key], after.get(suite.key)) for suite in suites]
     headline = {k: entries[0][k] for k in ("suite", "before", "after", "difference")}
     return headline | {"suites": entries, "wall_s": round(wall_s, 2), "device": device}
 
 
 def _entry(suite: Suite, before: EvalResult, after: EvalResult | None) -> dict[str, Any]:
-    comparison = compare(before, after) if after is not None else None
-    return {
+    entry = {
         "suite": suite.label,
-        "split": suite.config.split,
+        "key": suite.key,
         "template": suite.template,
         "before": arm_summary(before),
-        "after": arm_summary(after) if after is not None else None,
-        "difference": comparison.to_dict() if comparison is not None else None,
+        "after": None,
+        "difference": None,
+    }
+    if after is None:
+        return entry
+    comparison = compare(before, after).to_dict()
+    return entry | {
+        "after": arm_summary(after),
+        "difference": comparison["difference"],
+        "comparison": comparison,
     }

@@ -3,57 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from pellucid.config import RunConfig
 from pellucid.errors import ConfigError
-from pellucid.pipeline.workbench import Workbench
-from pellucid.records import Completion, Request, SamplingParams, sample_id
+from pellucid.pipeline.workbench import Workbench, open_run_workbench
+from pellucid.records import Request, SamplingParams, sample_id
+from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
 
 Message = dict[str, str]
 """`{"role": "user", "content": …}`"""
 
 
-def generate(
-    bench: Workbench,
-    prompts: Sequence[str],
-    *,
-    template: str,
-    params: SamplingParams,
-    n: int,
-    seed: int,
-) -> list[list[Completion]]:
-    """`n` completions of each prompt under a template. The same seed gives the same completions."""
-    chosen = get_template(template)
-    stop = tuple(dict.fromkeys((*params.stop, *chosen.stop)))
-    params = SamplingParams(
-        temperature=params.temperature,
-        top_p=params.top_p,
-        top_k=params.top_k,
-        max_new_tokens=params.max_new_tokens,
-        stop=stop,
-    )
-    requests = [
-        Request(
-            prompt_ids=chosen.prompt_ids(prompt, bench.loaded.tokenizer),
-            sample_ids=tuple(sample_id("generate", row, k) for k in range(n)),
-        )
-        for row, prompt in enumerate(prompts)
-    ]
-    return bench.engine.generate(requests, params, seed=seed)
+def generate_text(
+    config: RunConfig, prompt: str, *, num: int, template: str | None, progress: Progress
+) -> list[str]:
+    """`num` completions of a prompt, bare or under a template, with the sampler of `config.eval`.
 
-
-def reply(
-    bench: Workbench, history: Sequence[Message], *, params: SamplingParams, seed: int
-) -> str:
-    """The model's next turn in a conversation. Raises ConfigError without a chat template."""
+    The same seed gives the same completions. Raises UserError where the prompt does not fit.
+    """
+    params = _params(config)
+    bench = open_run_workbench(config)
     tokenizer = bench.loaded.tokenizer
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"{bench.loaded.name} has no chat template: use `pellucid generate` with --template"
+    if template is None:
+        prompt_ids = tuple(tokenizer.encode(prompt))
+    else:
+        chosen = get_template(template)
+        prompt_ids = chosen.prompt_ids(prompt, tokenizer)
+        params = replace(params, stop=chosen.stop)
+    ids = tuple(sample_id("generate", k) for k in range(num))
+    with progress.task("generating", num, "completions") as tick:
+        groups = bench.engine.generate(
+            [Request(prompt_ids=prompt_ids, sample_ids=ids)],
+            params,
+            seed=config.seed,
+            progress=tick,
         )
-    prompt = tokenizer.chat(list(history), add_generation_prompt=True)
+    return [completion.text for completion in groups[0]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSession:
+    """A loaded chat model with its sampler."""
+
+    bench: Workbench
+    params: SamplingParams
+    seed: int
+
+
+def open_chat(config: RunConfig) -> ChatSession:
+    """Loads a model to talk to. Raises ConfigError where it has no chat template."""
+    bench = open_run_workbench(config)
+    if bench.loaded.tokenizer.chat_template is None:
+        raise ConfigError(
+            f"{bench.loaded.name} has no chat template: use `pellucid generate` instead"
+        )
+    return ChatSession(bench=bench, params=_params(config), seed=config.seed)
+
+
+def chat_reply(session: ChatSession, messages: Sequence[Message]) -> str:
+    """The model's next turn. Raises UserError once the conversation outgrows the context."""
+    tokenizer = session.bench.loaded.tokenizer
+    prompt = tokenizer.chat(list(messages), add_generation_prompt=True)
     request = Request(
         prompt_ids=tuple(tokenizer.encode(prompt)),
-        sample_ids=(sample_id("chat", len(history)),),
+        sample_ids=(sample_id("chat", len(messages)),),
     )
-    return bench.engine.generate([request], params, seed=seed)[0][0].text
+    completions = session.bench.engine.generate([request], session.params, seed=session.seed)
+    return completions[0][0].text
+
+
+def _params(config: RunConfig) -> SamplingParams:
+    return SamplingParams(
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        top_k=config.eval.top_k,
+        max_new_tokens=config.eval.max_new_tokens,
+    )

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from pellucid.artifacts import RunFolder
 from pellucid.config import ModelConfig, RunConfig
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, RunError
 from pellucid.model.load import LoadedModel, load_model
 from pellucid.rollout.engine import InProcessEngine
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MODEL_NAME = "model"
+"""Folder of a stage that holds what it trained, as transformers reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,53 +31,48 @@ class Workbench:
     """In words, for the record: `cpu, 2 threads`, `NVIDIA H200`."""
 
 
-def open_workbench(
-    model: ModelConfig, *, device: str = "auto", dtype: str = "auto", threads: int = 0, slots: int
-) -> Workbench:
-    """Loads a model for sampling and training. Raises ModelError, or ConfigError without a GPU."""
-    device = resolve_device(device)
-    threads = set_threads(threads)
-    chosen = _resolve_dtype(dtype, device)
-    loaded = load_model(model, dtype=chosen, device=device)
+def open_run_workbench(config: RunConfig) -> Workbench:
+    """Loads the model that a recipe names. Raises ModelError, or ConfigError without a GPU."""
+    device = resolve_device(config.device)
+    threads = set_threads(config.threads)
+    loaded = load_model(
+        trained_or_given(config.model), dtype=_resolve_dtype(config.dtype, device), device=device
+    )
     return Workbench(
         loaded=loaded,
-        engine=InProcessEngine(loaded.model, loaded.tokenizer, slots=slots),
+        engine=InProcessEngine(loaded.model, loaded.tokenizer, slots=config.rollout.slots),
         device=device,
         device_name=describe_device(device, threads),
     )
 
 
-def open_run_workbench(config: RunConfig) -> Workbench:
-    """The workbench that a recipe asks for."""
-    return open_workbench(
-        config.model,
-        device=config.device,
-        dtype=config.dtype,
-        threads=config.threads,
-        slots=config.rollout.slots,
-    )
+def trained_or_given(model: ModelConfig) -> ModelConfig:
+    """A run folder stands for the model it trained; anything else stays as it is."""
+    folder = Path(model.path or model.id)
+    if not (folder / "recipe.toml").is_file():
+        return model
+    trained = [stage.root / MODEL_NAME for stage in RunFolder(folder).stages()]
+    for candidate in reversed(trained):
+        if candidate.is_dir():
+            return model.model_copy(update={"path": str(candidate)})
+    raise RunError(f"{folder} holds no trained model yet: let `pellucid run` finish it first")
 
 
 def resolve_device(wanted: str) -> str:
-    """`auto` is CUDA where there is one. Raises ConfigError where CUDA was asked for and is
-    missing.
-    """
+    """`auto` is CUDA where there is one. Raises ConfigError where CUDA was asked for in vain."""
     if wanted == "cpu":
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     if wanted == "cuda":
         raise ConfigError(
-            'device is cuda but torch sees no GPU: set device = "cpu", or check the driver with '
-            "`pellucid doctor`"
+            "device is cuda but torch sees no GPU: set device=cpu, or look at `pellucid doctor`"
         )
     return "cpu"
 
 
 def set_threads(wanted: int) -> int:
-    """CPU threads for this process; 0: the cores it may use. More than that is catastrophically
-    slow.
-    """
+    """CPU threads of this process; 0: the cores it may use. More than that is far slower."""
     threads = wanted or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     return threads

@@ -9,12 +9,13 @@ command.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems
 from pellucid.evaluate.records import EvalResult
+from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import write_manifest
 from pellucid.model.export import export_model
-from pellucid.pipeline.measure import Suite, load_suites, measure, measure_into
+from pellucid.pipeline.measure import kept_result, load_suites, measure, measure_into
 from pellucid.pipeline.result import build_result
-from pellucid.pipeline.workbench import Workbench, open_run_workbench
+from pellucid.pipeline.workbench import MODEL_NAME, Workbench, open_run_workbench
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.runlog import Progress
@@ -52,7 +54,9 @@ class RunOutcome:
     result: dict[str, Any]
 
 
-def run(config: RunConfig, out: Path, *, set_by_hand: list[str], progress: Progress) -> RunOutcome:
+def run(
+    config: RunConfig, out: Path, *, set_by_hand: Mapping[str, str], progress: Progress
+) -> RunOutcome:
     """Runs a recipe into `out`, or continues it. Raises UserError, NumericsError or Interrupted."""
     with open_run(out, dump_recipe(config, set_by_hand)) as (folder, is_resumed):
         ledger = Ledger(folder.ledger)
@@ -86,42 +90,55 @@ class ZeroJob:
         with GraderPool(math_verify=config.reward.math_verify) as grader:
             before = self._measure_all("before", suites, bench, grader)
             self._train(suites, bench, grader)
-            trained = [s for s in suites if not s.config.baseline_only]
+            trained = [s for s in suites if not s.baseline_only]
             after = self._measure_all("after", trained, bench, grader)
         return self._finish(bench, suites, before, after)
 
     def _measure_all(
-        self, arm: str, suites: list[Suite], bench: Workbench, grader: GraderPool
+        self, arm: str, suites: Sequence[Suite], bench: Workbench, grader: GraderPool
     ) -> dict[str, EvalResult]:
+        """Every suite on one arm; what a killed run had finished is read."""
         results = {}
         for suite in suites:
-            samples = len(suite.problems) * suite.config.k
-            with self.progress.task(f"{arm}: {suite.label}", samples, "samples") as tick:
-                results[suite.label] = measure_into(
-                    self.stage,
-                    self.ledger,
-                    bench,
-                    suite,
-                    grader,
-                    arm=arm,
-                    seed=self.config.seed,
-                    progress=tick,
-                )
-            estimate = results[suite.label].pass_at_1
+            kept = kept_result(self.stage.evals, arm, suite)
+            if kept.exists():
+                results[suite.key] = EvalResult.from_json(kept.read_text())
+            else:
+                results[suite.key] = self._measure(arm, suite, bench, grader)
+            estimate = results[suite.key].pass_at_1
             self.progress.say(
                 f"{arm}: {suite.label} pass@1 {estimate.value:.1%} "
                 f"[{estimate.low:.1%}, {estimate.high:.1%}]"
             )
         return results
 
-    def _train(self, suites: list[Suite], bench: Workbench, grader: GraderPool) -> None:
+    def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: GraderPool) -> EvalResult:
+        """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
+        facts = {"arm": arm, "suite": suite.key, "problems": len(suite.problems), "k": suite.k}
+        self._note(EventKind.EVALUATION_STARTED, **facts)
+        with self.progress.task(
+            f"{arm}: {suite.label}", len(suite.problems) * suite.k, "samples"
+        ) as tick:
+            result = measure_into(
+                self.stage.evals,
+                bench,
+                suite,
+                grader,
+                arm=arm,
+                seed=self.config.seed,
+                progress=tick,
+            )
+        self._note(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
+        return result
+
+    def _train(self, suites: Sequence[Suite], bench: Workbench, grader: GraderPool) -> None:
         config, objective = self.config, resolve(self.config.algo)
         template = get_template(config.task.template)
         problems = load_problems(
             config.task.name,
             config.task.split,
             limit=config.task.limit,
-            data_dir=Path(config.task.data_dir) if config.task.data_dir else None,
+            data_dir=config.task.data_dir,
             seed=config.seed,
         )
         recorder = Recorder(
@@ -173,25 +190,20 @@ class ZeroJob:
         every = self.config.train.eval_every
         if not every or step % every:
             return {}
-        few = suite.config.model_copy(update={"k": 1, "pass_at": ()})
-        small = Suite(
-            config=few,
-            label=suite.label,
-            template=suite.template,
-            problems=suite.problems[: self.config.eval.during_limit],
-            params=suite.params,
-        )
+        few = suite.problems[: self.config.eval.during_limit]
+        small = replace(suite, problems=few, k=1, pass_at=())
         result = measure(bench, small, grader, arm=f"step-{step}", seed=self.config.seed)
-        return {f"eval/{suite.label}": {"pass_at_1": result.pass_at_1.value}}
+        return {f"eval/{suite.key}": {"pass_at_1": result.pass_at_1.value}}
 
     def _finish(
         self,
         bench: Workbench,
-        suites: list[Suite],
+        suites: Sequence[Suite],
         before: dict[str, EvalResult],
         after: dict[str, EvalResult],
     ) -> RunOutcome:
-        model_folder = self.stage.root / "model"
+        model_folder = self.stage.root / MODEL_NAME
+        shutil.rmtree(model_folder, ignore_errors=True)  # of a run killed while it finished
         export_model(bench.loaded.model, bench.loaded.tokenizer, model_folder)
         result = build_result(
             suites, before, after, wall_s=self._wall_s(), device=bench.device_name

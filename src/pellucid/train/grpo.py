@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from pellucid.config import RunConfig
+from pellucid.errors import Interrupted
 from pellucid.protocols import ProgressFn
 from pellucid.records import Rollout, StopReason, Verdict
 from pellucid.train.checkpoint import Checkpoints
@@ -28,10 +29,6 @@ MetricGroups = dict[str, dict[str, float]]
 """`rollout`, `train`, `timing`, `eval/…` -> name -> value: one line of metrics.jsonl each."""
 StepHook = Callable[[int], MetricGroups]
 """Called after the update of a step: the small evaluation during training."""
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM); its state is saved."""
 
 
 @dataclass(slots=True, kw_only=True)
