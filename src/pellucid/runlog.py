@@ -112,8 +112,9 @@ class Tick:
         self.done = 0
         self.note = ""
         """Shown behind the numbers, e.g. the reward of the last step."""
-        self.first_done: int | None = None
-        """Where this process began: a resumed run's rate leaves out what was done before."""
+        self.first: tuple[float, int] | None = None
+        """Time and count of the first call: the rate counts from there, because a resumed run's
+        first call brings all that was done before."""
         self._owner = owner
         self.started_s = owner.clock()
         self.last_line_s = self.started_s
@@ -123,8 +124,8 @@ class Tick:
     def __call__(self, done: int, total: int | None = None) -> None:
         self.done = done
         self.total = total if total is not None else self.total
-        if self.first_done is None:
-            self.first_done = 0 if done <= 1 else done
+        if self.first is None:
+            self.first = (self._owner.clock(), done)
         self._owner.refresh(self)
 
     def advance(self, count: int = 1) -> None:
@@ -133,14 +134,21 @@ class Tick:
 
     def numbers(self) -> str:
         """`128/512 samples, 43.1/s, 0:08 left`"""
-        elapsed = self._owner.clock() - self.started_s
-        rate = (self.done - (self.first_done or 0)) / elapsed if elapsed > 0 else 0.0
+        rate = self._rate()
         text = f"{self.done}/{self.total} {self.unit}"
         if rate > 0:
             left = max(0, self.total - self.done) / rate
             speed = f"{rate:.3g}/s" if rate >= 1 else f"{1 / rate:.3g} s each"
             text += f", {speed}, {_clock_text(left)} left"
         return f"{text}  {self.note}" if self.note else text
+
+    def _rate(self) -> float:
+        """Items per second; from the start while only one call has come."""
+        now = self._owner.clock()
+        since, before = self.first or (now, 0)
+        if now == since or self.done == before:
+            since, before = self.started_s, 0
+        return (self.done - before) / (now - since) if now > since else 0.0
 
 
 class Progress:
