@@ -19,8 +19,9 @@ from pellucid.records import Problem
 from pellucid.tasks import PROCEDURAL
 from pellucid.tasks.lookup import lookup
 
-# Brackets around formulas and what only sets type. Operators stay: 7 - 3 is not 7 + 3.
-_BRACKETS = re.compile(r"\\[()\[\]]|\\(?:left|right|displaystyle)\b")
+# Commands that only set type, brackets around formulas. Operators stay: 7 - 3 is not 7 + 3.
+_COMMANDS = re.compile(r"\\[()\[\]]|\\(?:left|right|displaystyle)\b")
+_FRACTIONS = re.compile(r"\\[dt]?frac")
 _TYPESETTING = re.compile(r"[\s\\${}.,;:!?'\"`’]+")
 
 
@@ -216,4 +217,4 @@ def find_overlap(
 
 def plain_words(text: str) -> str:
     """Lower case without spaces, punctuation and typesetting: equal for copies of one question."""
-    return _TYPESETTING.sub("", _BRACKETS.sub("", text.lower())).replace("dfrac", "frac")
+    return _TYPESETTING.sub("", _COMMANDS.sub("", _FRACTIONS.sub("frac", text.lower())))

@@ -7,7 +7,7 @@ on every fetch and on every load. The hub's file of MATH-500 is the original byt
 GSM8K and MATH are pinned by commit and by content.
 
 Rights classes. A: open licence given by the makers of the data. B: open licence of whoever
-publishes the file, but the problems' text belongs to a competition organiser who did not license it.
+publishes the file, but the text belongs to a competition's organiser who did not license it.
 """
 
 from __future__ import annotations
