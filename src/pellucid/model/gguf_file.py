@@ -1,4 +1,4 @@
-"""Reads the GGUF container: metadata, tensor table, tensors dequantised one block of rows at a time.
+"""Reads the GGUF container: metadata, tensor table, tensors dequantised a block of rows at a time.
 
 The table is parsed here rather than by `gguf.GGUFReader`, which is some 50 times slower on a large
 vocabulary and fails anywhere in a cut-off file; the arithmetic of the quantised types is the `gguf`

@@ -106,7 +106,7 @@ def _pipeline(tokens: list[str], merges: list[str], split: Split) -> tokenizers.
 
 
 def _add_special(backend: tokenizers.Tokenizer, tokens: list[str], types: list[int]) -> None:
-    """Control tokens become special (never decoded), user-defined words stay text; all stay whole."""
+    """Control tokens become special (never decoded), user-defined words stay text; none is cut."""
     added = [
         (AddedToken(token, normalized=False, special=kind == CONTROL), kind == CONTROL)
         for token, kind in zip(tokens, types, strict=False)

@@ -151,8 +151,10 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, RopeScaling | None]:
         return theta, None
     if kind not in ("linear", "llama3", "yarn"):
         raise ModelError(f"RoPE scaling {kind} is not supported; {ROPE_KINDS}")
-    if params.get("factor") is None:
-        raise ModelError(f"RoPE scaling {kind} names no factor in config.json")
+    needed = ("factor", "low_freq_factor", "high_freq_factor") if kind == "llama3" else ("factor",)
+    for key in needed:
+        if params.get(key) is None:
+            raise ModelError(f"RoPE scaling {kind} names no {key} in config.json")
     factor = float(params["factor"])
     if kind == "linear":
         return theta, RopeScaling(kind="linear", factor=factor)

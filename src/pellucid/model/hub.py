@@ -17,7 +17,8 @@ def fetch(
 ) -> Path:
     """The local folder of hub model `id` (`owner/name`) at `revision`, downloaded where needed.
 
-    Without the network, what the cache holds of that revision is used. `endpoint` and `cache` default to huggingface_hub's own (HF_ENDPOINT, HF_HOME).
+    Without the network, what the cache holds of that revision is used. `endpoint` and `cache`
+    default to huggingface_hub's own (HF_ENDPOINT, HF_HOME).
     Raises ModelError where the revision is not pinned, unknown, or cannot be fetched.
     """
     if not revision:

@@ -66,13 +66,14 @@ def fill(model: Decoder, tensors: Iterable[tuple[str, Tensor]]) -> None:
     parameters = dict(model.named_parameters())
     seen: set[str] = set()
     unexpected = []
+    stored_head: Tensor | None = None
     for name, tensor in tensors:
         if name in seen:
             raise ModelError(f"tensor {name} occurs twice in the checkpoint")
         if name.endswith("rotary_emb.inv_freq"):  # old checkpoints store what the config says
             continue
         if name == HEAD and model.spec.is_head_tied:
-            _check_tied(tensor, model, is_embedding_loaded=EMBEDDING in seen)
+            stored_head = tensor
             continue
         if name not in wanted:
             unexpected.append(name)
@@ -86,6 +87,8 @@ def fill(model: Decoder, tensors: Iterable[tuple[str, Tensor]]) -> None:
         raise ModelError(
             f"the checkpoint has {_names(unexpected)}, which its configuration does not"
         )
+    if stored_head is not None:
+        _check_tied(stored_head, model.embedding.weight)
 
 
 def tensors_of(model: Decoder) -> Iterator[tuple[str, Tensor]]:
@@ -100,9 +103,8 @@ def weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
         try:
-            names = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
+            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            names = sorted({_plain_name(name) for name in listed})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{index} is damaged: fetch the model again") from error
         files = [folder / name for name in names]
@@ -165,14 +167,17 @@ def _copy(name: str, tensor: Tensor, parameter: Tensor, place: Place) -> None:
     target.copy_(tensor)
 
 
-def _check_tied(head: Tensor, model: Decoder, *, is_embedding_loaded: bool) -> None:
+def _check_tied(head: Tensor, embedding: Tensor) -> None:
     """Some checkpoints store a tied head all the same; another matrix there would be lost."""
-    weight = model.embedding.weight
-    same = head.shape == weight.shape
-    if same and is_embedding_loaded:
-        same = torch.equal(head.to(weight), weight)
-    if not same:
+    if head.shape != embedding.shape or not torch.equal(head.to(embedding), embedding):
         raise ModelError(f"{HEAD} differs from the embedding although config.json ties the two")
+
+
+def _plain_name(name: str) -> str:
+    """A shard lies beside its index: a path out of the folder is refused."""
+    if Path(name).name != name:
+        raise ValueError(f"not a file name: {name}")
+    return name
 
 
 def _names(names: list[str]) -> str:
