@@ -54,9 +54,9 @@ def evaluate(
         },
     }
     checked = _parse(config)
-    from pellucid import pipeline
+    from pellucid.pipeline.measure import evaluate_model
 
-    results = pipeline.evaluate_model(checked, out, Progress(is_silent=json))
+    results = evaluate_model(checked, out, Progress(is_silent=json))
     if json:
         print_json(results)
         return
@@ -88,9 +88,9 @@ def generate(
     if num < 1:
         raise ConfigError(f"-n {num}: must be at least 1")
     config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
-    from pellucid import pipeline
+    from pellucid.pipeline.talk import generate_text
 
-    texts = pipeline.generate_text(
+    texts = generate_text(
         config,
         text,
         num=num,
@@ -117,23 +117,23 @@ def chat(
 ) -> None:
     """Talk to a model; it remembers the conversation. /new forgets it, /quit ends."""
     config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
-    from pellucid import pipeline
+    from pellucid.pipeline.talk import chat_reply, open_chat
 
+    session = open_chat(config)
     is_terminal = sys.stdin.isatty()
-    with pipeline.open_chat(config) as session:
-        if is_terminal:
-            typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")
-        messages: list[dict[str, str]] = []
-        for line in iter(lambda: _next_line(is_terminal), None):
-            if line == "/quit":
-                break
-            if line == "/new":
-                messages = []
-            elif line:
-                messages.append({"role": "user", "content": line})
-                reply = pipeline.chat_reply(session, messages)
-                messages.append({"role": "assistant", "content": reply})
-                typer.echo(reply)
+    if is_terminal:
+        typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")
+    messages: list[dict[str, str]] = []
+    for line in iter(lambda: _next_line(is_terminal), None):
+        if line == "/quit":
+            break
+        if line == "/new":
+            messages = []
+        elif line:
+            messages.append({"role": "user", "content": line})
+            reply = chat_reply(session, messages)
+            messages.append({"role": "assistant", "content": reply})
+            typer.echo(reply)
 
 
 def _next_line(is_terminal: bool) -> str | None:

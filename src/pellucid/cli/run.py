@@ -76,9 +76,9 @@ def export(
     """Write a Hugging Face folder that transformers and vLLM open unchanged."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty: choose another --out")
-    from pellucid import pipeline
+    from pellucid.pipeline.export import export_run
 
-    folder = pipeline.export_run(source, out, Progress(is_silent=json))
+    folder = export_run(source, out, Progress(is_silent=json))
     if json:
         print_json({"folder": str(folder)})
     else:
