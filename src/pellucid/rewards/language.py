@@ -35,9 +35,9 @@ _WORD = re.compile(
         f"(?P<{name}>[{span}]{'' if name in _ONE_EACH else '+'})" for name, span in _RANGES.items()
     )
 )
-_LATIN_LANGUAGES = "en de fr es it pt nl sv da no fi pl cs sk sl hr hu ro tr vi id ms sw et lv lt ca eu gl is ga cy"
+_LATIN = "en de fr es it pt nl sv da no fi pl cs sk sl hr hu ro tr vi id ms sw et lv lt ca gl"
 SCRIPTS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(_LATIN_LANGUAGES.split(), frozenset({"latin"})),
+    **dict.fromkeys(_LATIN.split(), frozenset({"latin"})),
     **dict.fromkeys(("ru", "uk", "bg", "be", "mk", "kk"), frozenset({"cyrillic"})),
     **dict.fromkeys(("ar", "fa", "ur"), frozenset({"arabic"})),
     **dict.fromkeys(("hi", "mr", "ne"), frozenset({"devanagari"})),

@@ -1,33 +1,160 @@
-"""Takes the typography out of an answer: delimiters, spacing, font commands, thousands separators."""
+"""Takes typography and units out of an answer, leaving what a reader would copy by hand."""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-_DROP = re.compile(
-    r"\\(?:left|right|big|Big|bigg|Bigg|bigl|bigr|displaystyle|textstyle|limits|,(?!\d{3})|!|;|:| )(?![a-zA-Z])"
-    r"|\\(?:left|right)(?=[a-zA-Z\\])"
-)
-_WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|texttt|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname\*?|rm|bf)"
-    r"\s*\{([^{}]*)\}"
-)
-_THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\{,\}|,\\!|\\,|,)\d{3})+(?!\d)")
 _CHARS = str.maketrans(
     {
-        "−": "-", "–": "-", "—": "-", "﹣": "-", "－": "-",
-        "×": r"*", "·": "*", "⋅": "*", "∗": "*", "÷": "/", "∕": "/", "／": "/",
-        "，": ",", "。": ".", "：": ":", "；": ";", "（": "(", "）": ")", "＝": "=", "％": "%",
-        "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u200b": None, "～": "~",
+        **dict.fromkeys("−–—﹣－", "-"),
+        **dict.fromkeys("×·⋅∗", "*"),
+        **dict.fromkeys("÷∕／", "/"),
+        **dict.fromkeys("\u00a0\u2009\u202f~～", " "),
+        "，": ",", "：": ":", "；": ";", "（": "(", "）": ")", "＝": "=", "％": "%",
+        "\u200b": None, "$": None, "°": r"^\circ ", "∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ",
+        "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "±": r"\pm ",
+        "²": "^2", "³": "^3", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
     }
 )  # fmt: skip
+_SPACING = re.compile(
+    r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|quad|qquad)(?![a-zA-Z])"
+    r"|(?<!\\)\\(?:,|!|;|:|>|\s)"
+)
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)"
+    r"\s*\{([^{}]*)\}"
+)
+_MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\})(?=\d{3})")
+_PLAIN_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_SPACED_THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d ])")
+_SCALES = {
+    "dozen": 12,
+    "hundred": 100,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_SCALE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_SCALES)})\b", re.IGNORECASE)
+_HAS_BRACKETS = re.compile(r"[(\[]|\\\{|\\begin")
+_PREFIX = re.compile(
+    r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?"
+    r"(?:answer|result|value|solution|total)\s*(?:is|are|:|=)+\s*:?\s*",
+    re.IGNORECASE,
+)
 
 
-def tidy(text: str) -> str:
-    """The answer without typography: what a reader would copy down by hand."""
-    text = text.translate(_CHARS).replace(r"\$", "").replace("$", "")
-    text = _THOUSANDS.sub(lambda m: re.sub(r"\D", "", m[0]), text)
-    text = _DROP.sub("", text.replace("~", " "))
-    while (bare := _WRAPPER.sub(r" \1 ", text)) != text:
-        text = bare
-    return text.strip()
+def tidy(text: str, *, join_thousands: bool = True) -> str:
+    """The answer without delimiters, font and spacing commands, currency and thousands separators.
+
+    A plain comma separates thousands only outside brackets: `(1,234)` is a pair, `1,234` a number.
+    """
+    text = _MARKED_THOUSANDS.sub("", text.replace(r"\$", "").translate(_CHARS))
+    if "\\" in text:
+        text = _SPACING.sub(" ", text)
+        while (bare := _WRAPPER.sub(r" \1 ", text)) != text:
+            text = bare
+    if join_thousands and not _HAS_BRACKETS.search(text):
+        text = _PLAIN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+        text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+    if _SCALE.search(text):
+        text = _SCALE.sub(lambda match: f"({match[1]}*{_SCALES[match[2].lower()]})", text)
+    return " ".join(text.split())
+
+
+class Measured(NamedTuple):
+    """An answer taken apart from its unit."""
+
+    body: str
+    unit: str
+    """Canonical name of a known unit with its power, say `cm^2`; empty for none and for others."""
+
+
+_UNITS = {
+    "mm": ("millimeter", "millimetre"),
+    "cm": ("centimeter", "centimetre"),
+    "m": ("meter", "metre"),
+    "km": ("kilometer", "kilometre"),
+    "in": ("inch", "inches"),
+    "ft": ("foot", "feet"),
+    "yd": ("yard",),
+    "mi": ("mile",),
+    "mg": ("milligram",),
+    "g": ("gram",),
+    "kg": ("kilogram",),
+    "oz": ("ounce",),
+    "lb": ("lbs", "pound"),
+    "ml": ("milliliter", "millilitre", "mL"),
+    "l": ("liter", "litre", "L"),
+    "s": ("sec", "secs", "second"),
+    "min": ("mins", "minute"),
+    "h": ("hr", "hrs", "hour"),
+    "day": (),
+    "week": (),
+    "month": (),
+    "year": (),
+    "mph": ("miles per hour",),
+    "cent": (),
+    "dollar": ("usd", "USD"),
+    "rad": ("radian",),
+    "unit": (),
+}
+_KNOWN = {
+    form: name
+    for name, others in _UNITS.items()
+    for word in (name, *others)
+    for form in (word, word + "s")
+}
+_NO_UNIT = frozenset(
+    (
+        *("and", "or", "not", "is", "are", "was", "to", "of", "the", "than", "if", "when", "where"),
+        *("with", "for", "let", "mod", "pi", "sqrt", "sin", "cos", "tan", "cot", "sec", "csc"),
+        *("log", "ln", "exp", "inf", "infinity", "infty", "oo", "no", "all", "real", "even", "odd"),
+        *("dozen", "hundred", "thousand", "million", "billion", "trillion", "half", "third"),
+        *("quarter", "none", "zero", "one", "two", "three", "four", "five", "six", "seven"),
+        *("eight", "nine", "ten"),
+    )
+)
+"""Words that change the number or are none: an answer with them is read as a whole."""
+_DEGREE = re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?(?:\s*[CF]\b)?|\\degree|\bdegrees?\b")
+_TAIL = re.compile(
+    r"(?P<body>.*?[\d)}\]a-zA-Z!%])(?P<gap>\s+|(?=[A-Za-z]{2}))(?<![\\A-Za-z])"
+    r"(?P<words>[A-Za-z]+\.?(?:[ /-]+[A-Za-z]+\.?){0,3})"
+    r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?",
+    re.DOTALL,
+)
+_POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+
+
+def split_unit(text: str, *, variables: str = "") -> Measured:
+    """Cut a unit off a tidied answer, and the marks of degrees wherever they stand.
+
+    A word is no unit where it is a number word, a connective or a function, or where it is so short
+    that it may be `variables` of the gold.
+    """
+    text = _DEGREE.sub(" ", text).strip()
+    match = _TAIL.fullmatch(text.rstrip(" ."))
+    if match is None:
+        return Measured(text, "")
+    words = [word.rstrip(".") for word in re.split(r"[ /-]+", match["words"])]
+    if any(word.lower() in _NO_UNIT for word in words):
+        return Measured(text, "")
+    power = match["power"]
+    if words[0].lower() in _POWERS and len(words) > 1:
+        power = _POWERS[words.pop(0).lower()]
+    phrase = " ".join(words)
+    name = _KNOWN.get(phrase) or (_KNOWN.get(phrase.lower()) if len(phrase) > 1 else None)
+    if any(len(word) < 3 for word in words):
+        is_known = all(word in _KNOWN for word in words)
+        if not is_known or not match["gap"] or set(phrase) & set(variables):
+            return Measured(text, "")
+    return Measured(match["body"].strip(), f"{name}^{power}" if name and power else name or "")
+
+
+def strip_prefix(text: str) -> str:
+    """Without `The answer is` in front, and without the decimal after `\\approx`."""
+    match = _PREFIX.match(text)
+    text = text[match.end() :] if match else text
+    exact, _, approximate = text.partition(r"\approx")
+    return (exact or approximate).strip()

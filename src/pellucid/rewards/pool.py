@@ -47,7 +47,7 @@ class GraderPool:
         memory_mib: int = 4096,
         judge: str = MATH_VERIFY,
     ) -> None:
-        """`num_workers` 0: half the CPUs, at most 4. `judge`: the second grader, `module:function`."""
+        """`num_workers` 0: half the CPUs, at most 4. `judge`: second grader, `module:function`."""
         self._uses_second = math_verify
         self._num_workers = num_workers or max(1, min(4, (os.cpu_count() or 2) // 2))
         self._timeout_s = timeout_s

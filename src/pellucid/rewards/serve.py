@@ -25,7 +25,7 @@ def load_judge(path: str) -> SecondOpinion:
 
 
 def answer_line(judge: SecondOpinion, line: str) -> dict[str, object]:
-    """The reply to one question. Lack of memory is the answer's fault, the rest the instrument's."""
+    """The reply to one question. Lack of memory is the answer's fault, all else ours."""
     question = json.loads(line)
     try:
         opinion = judge(question["gold"], question["answer"])

@@ -41,7 +41,7 @@ def _repetition(problem: Problem, response: str, score: Score, sample_id: int) -
 
 
 def _random(problem: Problem, response: str, score: Score, sample_id: int) -> float:
-    """A fair coin per sample, blind to the answer: the negative control of claims about learning."""
+    """A fair coin per sample, blind to the answer: the negative control of learning."""
     key = f"random-reward/{sample_id}".encode()
     return float(hashlib.blake2b(key, digest_size=1).digest()[0] & 1)
 
@@ -106,7 +106,7 @@ def settle(
     max_tokens: int = 0,
     overlong_buffer: int = 0,
 ) -> Outcome:
-    """The scalar to train on: instrument errors masked, truncation rule and soft penalty applied."""
+    """The scalar to train on: errors masked, truncation rule and soft penalty applied."""
     if score.verdict is Verdict.ERROR or (is_truncated and rule == "mask"):
         return Outcome(0.0, True)
     if is_truncated and rule == "zero":
