@@ -53,6 +53,17 @@ def test_the_first_gsm8k_row_is_the_published_one(published, tmp_path):
     assert first["gold"] == "72"
 
 
+def test_progress_counts_the_splits(published, tmp_path):
+    seen = []
+    get(
+        "math",
+        source_folder=published.folder,
+        data_dir=tmp_path,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(1, 2), (2, 2)]
+
+
 def test_the_folder_of_the_set_itself_and_unpacked_files_are_accepted(published, tmp_path):
     own = tmp_path / "anywhere"
     own.mkdir()

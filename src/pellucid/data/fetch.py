@@ -25,6 +25,7 @@ from pellucid.data.store import (
     write_dataset,
 )
 from pellucid.errors import DataError
+from pellucid.protocols import ProgressFn
 from pellucid.records import Problem
 
 _TIMEOUT_S = 60
@@ -44,18 +45,28 @@ def get(
     source_folder: Path | None = None,
     data_dir: Path | None = None,
     hosts: Hosts | None = None,
+    progress: ProgressFn | None = None,
 ) -> Path:
-    """Fetch the data set and return its folder.
+    """Fetch the data set and return its folder; `progress` counts splits.
 
     DataError: unknown, unreachable or altered. RunError: `data_dir` cannot be written.
     """
     return fetch(
-        get_dataset(name), source_folder=source_folder, data_dir=data_dir, hosts=hosts or Hosts()
+        get_dataset(name),
+        source_folder=source_folder,
+        data_dir=data_dir,
+        hosts=hosts or Hosts(),
+        progress=progress,
     )
 
 
 def fetch(
-    dataset: Dataset, *, source_folder: Path | None, data_dir: Path | None, hosts: Hosts
+    dataset: Dataset,
+    *,
+    source_folder: Path | None,
+    data_dir: Path | None,
+    hosts: Hosts,
+    progress: ProgressFn | None = None,
 ) -> Path:
     """`get` for a registry entry."""
     folder = (data_dir or default_data_dir()) / dataset.name
@@ -71,6 +82,8 @@ def fetch(
         problems = to_problems(dataset, split.name, in_order(dataset, rows))
         check_content(dataset, split, problems, f"{dataset.name} {split.name} from {where}")
         splits[split.name] = problems
+        if progress is not None:
+            progress(len(splits), len(dataset.splits))
     write_dataset(folder, dataset, splits)
     return folder
 

@@ -131,7 +131,10 @@ def read_split(folder: Path, dataset: Dataset, split: Split) -> list[Problem]:
         raise DataError(
             f"{path} was altered: expected sha256 {described['sha256']}, got {got}: {again}"
         )
-    problems = [Problem(**json.loads(line)) for line in payload.decode().split("\n") if line]
+    try:
+        problems = [Problem(**json.loads(line)) for line in payload.decode().split("\n") if line]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} does not hold problems ({error}): {again}") from error
     check_content(dataset, split, problems, str(path))
     return problems
 
