@@ -211,6 +211,8 @@ def test_records_carry_what_was_graded_and_survive_json():
         arm="before",
         suite="toy",
         problem_id="toy/test/0",
+        question="q0",
+        gold="7",
         family="f",
         k_index=1,
         sample_id=sample_id("eval", "toy", "toy/test/0", 1),
@@ -310,7 +312,10 @@ def test_comparison_by_hand():
     # both arms answered problems 1, 2 and 3
     assert comparison.parsable_difference.n == 3
     assert comparison.parsable_difference.value == pytest.approx((0.5 + 0 + 0) / 3)
-    json.dumps(comparison.to_dict(), allow_nan=False)
+    plain = comparison.to_dict()
+    assert plain["value"] == comparison.difference.value
+    assert plain["ci95"] == comparison.difference.ci95
+    json.dumps(plain, allow_nan=False)
 
 
 def test_a_gain_in_format_alone_is_called_format():

@@ -53,13 +53,12 @@ class Comparison:
     """`before>after` verdicts -> samples, e.g. {"unparsable>correct": 31}."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for result.json; `difference` holds {"value", "ci95", "p", "n", "mde"}."""
+        """Plain values for result.json: {"value", "ci95", "p", "n", "mde", …} of the difference."""
         parsable = self.parsable_difference
-        return {
+        return _plain(self.difference) | {
             "suite": self.suite,
             "before_arm": self.before_arm,
             "after_arm": self.after_arm,
-            "difference": _plain(self.difference),
             "parsable_difference": _plain(parsable) if parsable else None,
             "split": self.split._asdict(),
             "wrong_to_right": self.wrong_to_right,

@@ -24,6 +24,9 @@ class SampleRecord:
     """`before`, `after`, or the name of another model."""
     suite: str
     problem_id: str
+    question: str
+    gold: str
+    """What was asked and expected: the record can be read and graded without the data set."""
     family: str
     """Cluster of the bootstrap."""
     k_index: int

@@ -160,6 +160,8 @@ def _records(
             arm=arm,
             suite=suite,
             problem_id=problem.id,
+            question=problem.question,
+            gold=problem.gold,
             family=problem.family or problem.id,
             k_index=k_index,
             sample_id=completion.sample_id,
