@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 
 from pellucid.records import Problem
+from pellucid.tasks import arithmetic, chain, countdown
 
 ProblemsFn = Callable[[str, int, int], list[Problem]]
 """(split, count, seed) -> problems, a prefix of any longer list. Splits share no structure."""
 
-
-def _late(module: str) -> ProblemsFn:
-    def problems(split: str, count: int, seed: int) -> list[Problem]:
-        generate: ProblemsFn = import_module(module).problems
-        return generate(split, count, seed)
-
-    return problems
-
-
 PROCEDURAL: dict[str, ProblemsFn] = {
-    name: _late(f"pellucid.tasks.{name}") for name in ("chain", "arithmetic", "countdown")
+    "chain": chain.problems,
+    "arithmetic": arithmetic.problems,
+    "countdown": countdown.problems,
 }
