@@ -119,7 +119,13 @@ def reference_versions(constraints: Path = _CONSTRAINTS) -> dict[str, str]:
     if not constraints.is_file():
         return {}
     lines = (line.partition("#")[0].strip() for line in constraints.read_text().splitlines())
-    return dict(line.split("==", 1) for line in lines if "==" in line)
+    pairs = (line.split("==", 1) for line in lines if "==" in line)
+    return {_normal(name): version for name, version in pairs}
+
+
+def _normal(name: str) -> str:
+    """Package names are equal up to case and the kind of dash."""
+    return name.lower().replace("_", "-")
 
 
 def _optional_packages() -> Iterator[Finding]:
@@ -217,12 +223,12 @@ def _graders() -> Iterator[Finding]:
     self_test: Callable[[], Any] | None = getattr(rewards, "self_test", None)
     if self_test is None:
         return
-    wrong = list(self_test())
+    wrong = list(self_test().misses)
     yield Finding(
         name="graders",
         status=Status.FAIL if wrong else Status.OK,
         found=f"{len(wrong)} labelled answers graded wrong"
         if wrong
         else "all labelled answers right",
-        remedy=f"first: {wrong[0]}" if wrong else "",
+        remedy=f"first: {wrong[0].vector.response!r} for {wrong[0].vector.gold!r}" if wrong else "",
     )

@@ -20,6 +20,7 @@ from pellucid.rewards.terms import (
     settle,
     weighted,
 )
+from pellucid.rewards.vectors import self_test
 
 __all__ = [
     "GRADERS",
@@ -37,6 +38,7 @@ __all__ = [
     "language_share",
     "overlong_penalty",
     "repetition_share",
+    "self_test",
     "settle",
     "split_thinking",
     "weighted",

@@ -36,6 +36,10 @@ class TooBigError(UndecidedError):
     """A number too large to be evaluated."""
 
 
+class ContradictionError(UndecidedError):
+    """The text claims an equality that does not hold, such as `7 = 5`."""
+
+
 class Value(NamedTuple):
     """The quotient of two polynomials; a denominator of one term is folded into the numerator."""
 

@@ -17,7 +17,7 @@ import re
 from fractions import Fraction
 
 from pellucid.rewards import algebra
-from pellucid.rewards.algebra import TooBigError, UndecidedError, Value
+from pellucid.rewards.algebra import ContradictionError, TooBigError, UndecidedError, Value
 from pellucid.rewards.latex import split_unit, strip_prefix, tidy
 from pellucid.rewards.read import read_shape
 from pellucid.rewards.regions import as_region, same_region
@@ -73,7 +73,7 @@ def _compare_once(gold: str, answer: str, *, join_thousands: bool) -> bool | Non
         return False
     try:
         return same_shape(_shape_of(gold_body), _shape_of(answer_body))
-    except TooBigError:
+    except (TooBigError, ContradictionError):
         return False
     except UndecidedError:
         return None

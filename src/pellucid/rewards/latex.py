@@ -28,6 +28,7 @@ _WRAPPER = re.compile(
 _MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\})(?=\d{3})")
 _PLAIN_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d ])")
+_PLAIN_MIXED = re.compile(r"(?<![\w.}/^*+] )(?<![\w./^*+}])(\d+) (\d+/\d+)(?![\d/])")
 _SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -58,6 +59,7 @@ def tidy(text: str, *, join_thousands: bool = True) -> str:
     if join_thousands and not _HAS_BRACKETS.search(text):
         text = _PLAIN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
         text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
+    text = _PLAIN_MIXED.sub(r"(\1+\2)", text)
     if _SCALE.search(text):
         text = _SCALE.sub(lambda match: f"({match[1]}*{_SCALES[match[2].lower()]})", text)
     return " ".join(text.split())

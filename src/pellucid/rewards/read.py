@@ -6,7 +6,7 @@ import itertools
 import re
 
 from pellucid.rewards import algebra
-from pellucid.rewards.algebra import UndecidedError, Value
+from pellucid.rewards.algebra import ContradictionError, UndecidedError, Value
 from pellucid.rewards.parse import parse
 from pellucid.rewards.regions import REALS, as_region, union
 from pellucid.rewards.shapes import (
@@ -167,30 +167,29 @@ def _read_equation(sides: list[str]) -> Shape:
     function = _FUNCTION_HEAD.fullmatch(head)
     if function or _NAME.fullmatch(head):
         shapes = [_read(side) for side in sides[1:]]
-        if not _all_equal(shapes):
-            raise UndecidedError("chain of unequal sides")
+        _check_equal(shapes)
         return Assignment(function[1] if function else head, shapes[-1])
     shapes = [_read(side) for side in sides]
     values = [shape.value for shape in shapes if isinstance(shape, Number)]
-    if len(values) < len(shapes):
-        raise UndecidedError("an equation of something else than numbers")
     has_variables = any(
         atom[0] == algebra.VARIABLE for value in values for atom in algebra.atoms_of(value)
     )
-    if len(values) == 2 and has_variables:
+    if len(values) == len(shapes) == 2 and has_variables:
         return Relation(values[0], "=", values[1])
-    if not _all_equal(shapes):
-        raise UndecidedError("an equation that does not hold")
+    _check_equal(shapes)
     return shapes[-1]
 
 
-def _all_equal(shapes: list[Shape]) -> bool:
-    return all(
-        isinstance(a, Number)
-        and isinstance(b, Number)
-        and algebra.equal(_plain_value(a), _plain_value(b)) is True
-        for a, b in itertools.pairwise(shapes)
-    )
+def _check_equal(shapes: list[Shape]) -> None:
+    """Raises where a chain `a = b = c` does not surely hold."""
+    for a, b in itertools.pairwise(shapes):
+        if not isinstance(a, Number) or not isinstance(b, Number):
+            raise UndecidedError("an equation of something else than numbers")
+        verdict = algebra.equal(_plain_value(a), _plain_value(b))
+        if verdict is False:
+            raise ContradictionError("sides differ")
+        if verdict is None:
+            raise UndecidedError("sides that may differ")
 
 
 def _plain_value(number: Number) -> Value:
