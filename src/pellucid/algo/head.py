@@ -1,9 +1,9 @@
-"""Log-probabilities of tokens straight from hidden states: the logits of all tokens never exist at
-once.
+"""Log-probabilities of tokens straight from hidden states, without the logits of all tokens.
 
 A chunk of rows at a time goes through the output head; the backward pass computes the chunk's
-logits again. Logits, log-sum-exp and the weight's gradient are float32 also where the weights are
-bfloat16. Shapes: T tokens, D width, V vocabulary, C rows of a chunk.
+logits again, unless there is one chunk only. Logits, log-softmax and the weight's gradient are
+float32 also where the weights are bfloat16.
+Shapes: T tokens, D width, V vocabulary, C rows of a chunk.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CPU_CHUNK_BYTES = 32 << 20
+_CPU_CHUNK_BYTES = 256 << 20
 _CUDA_CHUNK_BYTES = 1 << 30
-"""Size of one chunk's float32 logits; forward and backward hold about two of them."""
+"""Size of one chunk's float32 logits; forward and backward hold up to two such buffers."""
 
 
 def linear_logprobs(
@@ -48,9 +48,9 @@ def linear_logprobs(
 def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     """hidden [C, D] @ weight [V, D]ᵀ as [C, V] float32, not rounded to bfloat16 on the way.
 
-    A sampler that uses it too reports the log-probabilities that the trainer computes: rounding
-    logits of size 20 to bfloat16 alone moves log-probabilities by up to 0.06. float64 stays
-    float64.
+    Meant for use without autograd. A sampler that uses it too reports the log-probabilities that
+    the trainer computes: rounding logits of size 20 to bfloat16 alone moves log-probabilities by up
+    to 0.06. float64 stays float64.
     """
     return _matmul(hidden, weight.t())
 
@@ -68,16 +68,16 @@ class _LinearLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         logprobs = torch.empty(hidden.shape[0], dtype=dtype, device=hidden.device)
-        log_norm, entropy = torch.empty_like(logprobs), torch.empty_like(logprobs)
+        entropy = torch.empty_like(logprobs)
+        kept = None
         for part in _parts(hidden.shape[0], rows):
-            logits = float32_logits(hidden[part], weight).div_(temperature)
-            chosen = logits.gather(1, targets[part].unsqueeze(1)).squeeze(1)
-            norm = logits.logsumexp(dim=1)
-            all_logprobs = logits.sub_(norm.unsqueeze(1))
-            entropy[part] = -(all_logprobs.exp().mul_(all_logprobs)).sum(dim=1)
-            log_norm[part] = norm
-            logprobs[part] = chosen - norm
-        ctx.save_for_backward(hidden, weight, targets, log_norm)
+            logits = _tempered_logits(hidden[part], weight, temperature)
+            every = logits.log_softmax(dim=1)
+            logprobs[part] = every.gather(1, targets[part].unsqueeze(1)).squeeze(1)
+            entropy[part] = -torch.exp(every, out=logits).mul_(every).sum(dim=1)
+            # A single chunk is small enough to hold: the backward pass need not compute it again.
+            kept = every if hidden.shape[0] <= rows and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(hidden, weight, targets, kept)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
@@ -87,19 +87,22 @@ class _LinearLogprobs(torch.autograd.Function):
     def backward(
         ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weight, targets, log_norm = ctx.saved_tensors
+        hidden, weight, targets, kept = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = (
-            torch.zeros(weight.shape, dtype=log_norm.dtype, device=weight.device)
+            torch.zeros(weight.shape, dtype=grad_logprobs.dtype, device=weight.device)
             if needs_weight
             else None
         )
         # d logprob / d logit = (1 at the target - probability) / temperature.
         scale = (grad_logprobs / ctx.temperature).unsqueeze(1)
         for part in _parts(hidden.shape[0], ctx.rows):
-            logits = float32_logits(hidden[part], weight).div_(ctx.temperature)
-            grad = logits.sub_(log_norm[part].unsqueeze(1)).exp_().mul_(-scale[part])
+            if kept is None:
+                probabilities = _tempered_logits(hidden[part], weight, ctx.temperature).softmax(1)
+            else:
+                probabilities = kept.exp()
+            grad = probabilities.mul_(-scale[part])
             target = targets[part].unsqueeze(1)
             grad.scatter_(1, target, grad.gather(1, target) + scale[part])
             # The products below take the weights' type, as those of the layers beneath do.
@@ -110,6 +113,11 @@ class _LinearLogprobs(torch.autograd.Function):
                 _add_product(grad_weight, grad.t(), hidden[part])
         grad_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         return grad_hidden, grad_weight, None, None, None
+
+
+def _tempered_logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = float32_logits(hidden, weight)
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 def _parts(total: int, rows: int) -> list[slice]:
