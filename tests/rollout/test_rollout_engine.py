@@ -1,6 +1,8 @@
+from itertools import chain
+
 import pytest
 import torch
-from conftest import LetterTokenizer, loud_model, tiny_spec
+from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 
 from pellucid.errors import NumericsError, UserError
 from pellucid.model.attention import PackedCausal
@@ -29,7 +31,8 @@ def teacher_forced(model: Decoder, prompt: tuple[int, ...], completion: Completi
 
 
 @pytest.mark.parametrize("spec", [
-    tiny_spec(), tiny_spec(num_kv_heads=4, is_head_tied=False), tiny_spec(num_kv_heads=1, has_qkv_bias=True),
+    tiny_spec(), tiny_spec(num_kv_heads=4, is_head_tied=False),
+    tiny_spec(num_kv_heads=1, has_qkv_bias=True),
     tiny_spec(family="qwen3", has_qk_norm=True),
 ])  # fmt: skip
 def test_logprobs_equal_a_teacher_forced_pass(spec) -> None:
@@ -101,7 +104,7 @@ def test_a_stop_string_ends_tokens_and_text_where_it_is_completed(model, tokeniz
     params = SamplingParams(max_new_tokens=50, stop=stop)
     cut = InProcessEngine(model, tokenizer, slots=7).generate(requests(8), params, seed=3)
     num_stopped = 0
-    for whole, short in zip(sum(free, []), sum(cut, []), strict=True):
+    for whole, short in zip(chain(*free), chain(*cut), strict=True):
         ends = [whole.text.find(s) + len(s) for s in stop if s in whole.text]
         if not ends:
             assert short.token_ids == whole.token_ids
@@ -123,7 +126,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_its_length(model, tokenizer)
     engine = InProcessEngine(model, tokenizer)
     with pytest.raises(UserError, match="prompt 1 has 100 tokens and asks for 29 more"):
         engine.generate(
-            [Request(prompt_ids=(1,), sample_ids=(1,)), Request(prompt_ids=(1,) * 100, sample_ids=(2,))],
+            [Request(prompt_ids=(1,) * n, sample_ids=(n,)) for n in (1, 100)],
             SamplingParams(max_new_tokens=29), seed=0,
         )  # fmt: skip
     with pytest.raises(UserError, match="prompt 0 is empty"):

@@ -10,9 +10,9 @@ from pellucid.rollout import sampling
 from pellucid.rollout.sampling import sample
 
 PARAMS = [
-    SamplingParams(), SamplingParams(temperature=0.6), SamplingParams(top_k=5), SamplingParams(top_p=0.7),
-    SamplingParams(temperature=1.7, top_k=40, top_p=0.9), SamplingParams(top_p=0.01), SamplingParams(top_k=1),
-    SamplingParams(top_k=10**6, top_p=0.999),
+    SamplingParams(), SamplingParams(temperature=0.6), SamplingParams(top_k=5),
+    SamplingParams(top_p=0.7), SamplingParams(temperature=1.7, top_k=40, top_p=0.9),
+    SamplingParams(top_p=0.01), SamplingParams(top_k=1), SamplingParams(top_k=10**6, top_p=0.999),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pellucid.errors import UserError
+from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
@@ -14,11 +15,11 @@ from pellucid.rollout.generation import Generation
 
 
 class InProcessEngine:
-    """Implements `protocols.Engine` with batched decoding, continuous refill and counter-based sampling.
+    """Implements `protocols.Engine`: batched decoding, continuous refill, counter-based sampling.
 
-    A completion depends on the weights, the prompt, the parameters, the seed and its sample id: not on the
-    other requests, on their order, or on the number of slots (up to rounding of the logits, which on most
-    kernels depends on the batch).
+    A completion depends on the weights, the prompt, the parameters, the seed and its sample id: not
+    on the other requests, their order, or the number of slots (up to rounding of the logits, which
+    on most kernels depends on the batch).
     """
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int = 512) -> None:
@@ -31,7 +32,8 @@ class InProcessEngine:
         self.refresh()
 
     def refresh(self) -> None:
-        """Must be called after the weights changed: renews the copies made for fast inference."""
+        """Must be called after the weights changed: drops the copies made for fast inference."""
+        self._packing: Packing | None = None
 
     def generate(
         self,
@@ -43,20 +45,30 @@ class InProcessEngine:
     ) -> list[list[Completion]]:
         """Completions in the order of `requests` and of their `sample_ids`.
 
-        Raises UserError where a prompt is empty or does not fit the model's context, NumericsError where
-        logits are not finite.
+        Raises UserError where a prompt is empty or does not fit the model's context, NumericsError
+        where logits are not finite.
         """
         self._check(requests, params)
         if not any(request.sample_ids for request in requests):
             return [[] for _ in requests]
         longest = max(len(request.prompt_ids) for request in requests)
-        # Outside inference mode: training uses the same table, and autograd refuses inference tensors.
+        # Outside inference mode: the trainer uses this table too, and autograd refuses tensors
+        # made inside.
         self.model.reserve_context(longest + params.max_new_tokens)
         with torch.inference_mode():
-            generation = Generation(
-                self.model, self.tokenizer, requests, params, seed=seed, slots=self.slots
-            )
-            return generation.run(progress)
+            if self._packing is None:
+                self._packing = Packing(self.model)
+            with self._packing.attached():
+                generation = Generation(
+                    self.model,
+                    self._packing.head,
+                    self.tokenizer,
+                    requests,
+                    params,
+                    seed=seed,
+                    slots=self.slots,
+                )
+                return generation.run(progress)
 
     def _check(self, requests: Sequence[Request], params: SamplingParams) -> None:
         if params.max_new_tokens < 1:
@@ -67,8 +79,9 @@ class InProcessEngine:
             if length == 0:
                 raise UserError(f"prompt {number} is empty: give it at least one token")
             if length + params.max_new_tokens > context:
+                room = max(context - length, 0)
                 raise UserError(
-                    f"prompt {number} has {length} tokens and asks for {params.max_new_tokens} more, but the "
-                    f"model's context is {context}: lower max_new_tokens to {max(context - length, 0)} or "
-                    "shorten the prompt"
+                    f"prompt {number} has {length} tokens and asks for {params.max_new_tokens} "
+                    f"more, but the model's context is {context}: lower max_new_tokens to {room} "
+                    "or shorten the prompt"
                 )

@@ -1,11 +1,12 @@
 """One call of the engine: the host loop around the decoding step.
 
-    admit samples to free slots -> draw uniforms -> run a chunk of steps -> read tokens back -> finish -> compact
+    admit samples to free slots, draw their uniforms
+    -> run a chunk of steps -> read tokens back -> finish rows -> refill, compact -> run …
 
-The host reads tokens back once per chunk: each step on a CPU, every 16 steps on CUDA, where a row that ended
-inside the chunk has run on and what it added is dropped.
+The host reads tokens back once per chunk: each step on a CPU, every 16 steps on CUDA, where a row
+that ended inside the chunk has run on and what it added is dropped.
 
-Shapes: S slots, B rows decoded, N samples, W columns of the window.
+Shapes: S slots, B rows decoded, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -15,33 +16,35 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pellucid.errors import NumericsError, UserError
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams, StopReason
-from pellucid.rollout.cache import KVCache
+from pellucid.rollout.cache import Extent, KVCache
 from pellucid.rollout.philox import uniforms
 from pellucid.rollout.prefill import PromptStore
 from pellucid.rollout.sampling import Sampler
-from pellucid.rollout.scheduler import Scheduler
+from pellucid.rollout.scheduler import Scheduler, round_size
 from pellucid.rollout.step import DecodeStep
 from pellucid.rollout.stops import StopRule
 
 WINDOW = 32
 """Uniforms are drawn for so many steps at a time."""
 CUDA_CHUNK = 16
-"""Steps between two looks of the host: long enough to hide its work, short enough to waste few tokens."""
+"""Steps between two looks of the host: enough to hide its work, few enough to waste few tokens."""
 CUDA_MEMORY_FRAC = 0.85
 """Share of the free memory that keys and values may take."""
 
 
 class Generation:
-    """State of one `generate` call. Slot-indexed arrays live on the host; tensors live in `DecodeStep`."""
+    """State of one `generate` call. Arrays over slots live on the host; tensors in `DecodeStep`."""
 
     def __init__(
         self,
         model: Decoder,
+        head: Tensor,
         tokenizer: Tokenizer,
         requests: Sequence[Request],
         params: SamplingParams,
@@ -49,23 +52,26 @@ class Generation:
         seed: int,
         slots: int,
     ) -> None:
+        """`head` [V, D]: the output head, in the type that logits are computed in."""
         self.requests, self.params, self.seed = requests, params, seed
         self.device = model.embedding.weight.device
         self.is_cuda = self.device.type == "cuda"
-        longest = max(len(request.prompt_ids) for request in requests)
-        self.longest = longest + params.max_new_tokens
-        capacity = self._fitting_slots(model, slots) if self.is_cuda else slots
-        self.scheduler = Scheduler([len(r.sample_ids) for r in requests], capacity)
+        self.chunk = CUDA_CHUNK if self.is_cuda else 1
+        longest = self._round(max(len(request.prompt_ids) for request in requests) - 1)
+        # On a CPU room grows with the completions; on CUDA addresses must not change.
+        own = self._round(params.max_new_tokens if self.is_cuda else 1)
+        if self.is_cuda:
+            slots = _fitting_slots(model, slots, longest + own)
+        self.scheduler = Scheduler([len(r.sample_ids) for r in requests], slots)
         rows = self.scheduler.rows
+        extent = Extent(rows, self._round_places(self.scheduler.max_places), longest, own)
         dtype = model.embedding.weight.dtype
-        context = self._bucket(self.longest if self.is_cuda else longest + 1)
-        self.cache = KVCache(model.spec, rows, context, dtype=dtype, device=self.device)
+        self.cache = KVCache(model.spec, extent, dtype=dtype, device=self.device)
         sampler = Sampler(model.spec.vocab_size, params, self.device)
-        self.step = DecodeStep(model, self.cache, sampler, WINDOW)
+        self.step = DecodeStep(model, head, self.cache, sampler, WINDOW)
+        self.column = 0
         self.prompts = PromptStore(model, requests)
         self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
-        self.chunk = CUDA_CHUNK if self.is_cuda else 1
-        self.column = 0
         self.sample_ids = np.zeros(rows, dtype=np.uint64)
         self.prompt_lengths = np.zeros(rows, dtype=np.int64)
         self.num_generated = np.zeros(rows, dtype=np.int64)
@@ -78,11 +84,10 @@ class Generation:
         """Decodes until every sample has ended."""
         scheduler = self.scheduler
         self._admit()
-        self._draw(np.arange(scheduler.rows))
         while scheduler.num_live:
-            finished = scheduler.num_finished
+            num_finished = scheduler.num_finished
             self._advance()
-            if scheduler.num_finished > finished:
+            if scheduler.num_finished > num_finished:
                 self._admit()
                 self._compact()
                 if progress is not None:
@@ -91,49 +96,58 @@ class Generation:
 
     def _admit(self) -> None:
         """Seats waiting samples: prompt keys and values, last prompt token, uniforms."""
-        newcomers = self.scheduler.admit()
-        if not newcomers:
+        arrivals = self.scheduler.admit()
+        if not arrivals:
             return
-        slots = np.array([slot for slot, _ in newcomers])
-        for first, last, request in _runs(newcomers):
-            self.cache.write_prompt(first, last, *self.prompts.get(request))
-            self.prompt_lengths[first:last] = len(self.requests[request].prompt_ids)
-        for slot, seat in newcomers:
-            self.sample_ids[slot] = self.requests[seat.request].sample_ids[seat.index]
-        last_tokens = [self.requests[seat.request].prompt_ids[-1] for _, seat in newcomers]
-        where = self._upload(slots)
-        self.step.token[where] = self._upload(np.array(last_tokens))
-        self.step.position[where] = self._upload(self.prompt_lengths[slots] - 1)
+        for arrival in arrivals:
+            if arrival.is_first:
+                self.cache.write_prompt(arrival.place, *self.prompts.get(arrival.seat.request))
+        asked = [self.requests[a.seat.request] for a in arrivals]
+        slots = np.array([a.slot for a in arrivals])
+        lengths = np.array([len(r.prompt_ids) for r in asked])
+        self.prompt_lengths[slots] = lengths
+        ids = [r.sample_ids[a.seat.index] for r, a in zip(asked, arrivals, strict=True)]
+        self.sample_ids[slots] = np.array(ids, dtype=np.uint64)
         self.num_generated[slots] = 0
         self.is_live[slots] = True
+        step, where = self.step, self._upload(slots)
+        step.token[where] = self._upload(np.array([r.prompt_ids[-1] for r in asked]))
+        step.position[where] = step.prompt[where] = self._upload(lengths - 1)
+        step.place[where] = self._upload(np.array([a.place for a in arrivals]))
+        step.lane[where] = self._upload(np.array([a.seat.lane for a in arrivals]))
         self._draw(slots)
 
     def _draw(self, slots: NDArray[np.intp]) -> None:
         """Uniforms of these slots for the columns of the window still ahead."""
-        ahead = np.arange(WINDOW - self.column)
-        index = self.num_generated[slots, None] + ahead
-        u = uniforms(self.seed, self.sample_ids[slots], index)
-        self.step.uniforms[self._upload(slots), self.column :] = self._upload(u)
+        index = self.num_generated[slots, None] + np.arange(WINDOW - self.column)
+        drawn = uniforms(self.seed, self.sample_ids[slots], index)
+        self.step.uniforms[self._upload(slots), self.column :] = self._upload(drawn)
 
     def _advance(self) -> None:
         """Runs a chunk of steps and takes in what they produced."""
-        rows = self.scheduler.rows
         if self.column == WINDOW:
             self.column = 0
             self.step.column.zero_()
-            self._draw(np.nonzero(self.is_live[:rows])[0])
-        live = self.is_live[:rows]
-        furthest = int((self.prompt_lengths + self.num_generated)[:rows][live].max())
-        context = self._bucket(min(furthest + self.chunk - 1, self.longest))
-        if context > self.cache.context:
-            self.cache.grow(context, rows)
-        self.step.run(rows, context, self.chunk)
+            self._draw(np.nonzero(self.is_live)[0])
+        extent = self._extent()
+        if extent.own > self.cache.own:
+            self.cache.grow(extent.own, extent.rows)
+        self.step.run(extent, self.chunk)
         columns = slice(self.column, self.column + self.chunk)
-        tokens = self.step.tokens[:rows, columns].cpu().numpy()
-        logprobs = self.step.logprobs[:rows, columns].cpu().numpy()
+        tokens = self.step.tokens[: extent.rows, columns].cpu().numpy()
+        logprobs = self.step.logprobs[: extent.rows, columns].cpu().numpy()
         self.column += self.chunk
         for column in range(self.chunk):
             self._take(tokens[:, column], logprobs[:, column])
+
+    def _extent(self) -> Extent:
+        """What the next chunk needs, in round numbers."""
+        prompt = self._round(int(self.prompt_lengths[self.is_live].max()) - 1)
+        furthest = int(self.num_generated[self.is_live].max()) + self.chunk
+        own = self._round(min(furthest, self.params.max_new_tokens))
+        own = own if self.is_cuda else max(own, self.cache.own)
+        places = self._round_places(self.scheduler.places)
+        return Extent(self.scheduler.rows, places, prompt, own)
 
     def _take(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
         """Appends one token [B] to each live row and finishes the rows that end with it."""
@@ -141,7 +155,7 @@ class Generation:
         tokens, logprobs = tokens[live], logprobs[live]
         place = self.num_generated[live]
         if not np.isfinite(logprobs).all():
-            self._complain(live[~np.isfinite(logprobs)][0])
+            self._complain(int(live[~np.isfinite(logprobs)][0]))
         self.tokens[live, place] = tokens
         self.logprobs[live, place] = logprobs
         self.num_generated[live] = place + 1
@@ -164,61 +178,55 @@ class Generation:
         )
 
     def _compact(self) -> None:
-        """Moves the last rows into the gaps once nothing waits, so that fewer rows are decoded."""
+        """Moves the last rows into gaps once nothing waits, so that fewer rows are decoded."""
         moves = self.scheduler.compact()
         if not moves:
             return
         sources, targets = np.array(moves).T
-        for array in (
-            self.sample_ids, self.prompt_lengths, self.num_generated, self.is_live, self.tokens, self.logprobs
-        ):  # fmt: skip
+        lengths = (self.prompt_lengths, self.num_generated)
+        for array in (*lengths, self.sample_ids, self.is_live, self.tokens, self.logprobs):
             array[targets] = array[sources]
+        self.is_live[sources] = False
         at, to = self._upload(sources), self._upload(targets)
         self.cache.move(at, to)
-        for tensor in (self.step.token, self.step.position, self.step.uniforms):
+        for tensor in self.step.per_slot:
             tensor[to] = tensor[at]
 
     def _complain(self, slot: int) -> None:
         seat = self.scheduler.seats[slot]
         assert seat is not None, "only live rows are looked at"
         raise NumericsError(
-            f"logits of the rollout hold NaN or infinity: request {seat.request}, sample "
-            f"{self.sample_ids[slot]}, token {self.num_generated[slot]}"
+            f"logits of the rollout hold NaN or infinity: request {seat.request}, "
+            f"sample {self.sample_ids[slot]}, token {self.num_generated[slot]}"
         )
 
-    def _upload(self, array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+    def _upload(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
-    def _bucket(self, context: int) -> int:
-        """Context rounded up: fine steps where memory is copied to grow, coarse ones where graphs are kept."""
+    def _round(self, length: int) -> int:
+        """Positions rounded up: finely where growing costs a copy, coarsely where it costs a
+        graph."""
         if self.is_cuda:
-            step = 128 if context <= 512 else 256 if context <= 2048 else 512
+            step = 128 if length <= 512 else 256 if length <= 2048 else 512
         else:
-            step = 32 if context <= 512 else 128
-        return -(-context // step) * step
+            step = 16 if length <= 128 else 64
+        return -(-length // step) * step
 
-    def _fitting_slots(self, model: Decoder, slots: int) -> int:
-        spec = model.spec
-        size = model.embedding.weight.element_size()
-        values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim
-        bytes_per_slot = values * size * self._bucket(self.longest)
-        free = torch.cuda.mem_get_info(self.device)[0]
-        free += torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        fitting = int(free * CUDA_MEMORY_FRAC) // bytes_per_slot
-        if fitting < 1:
-            raise UserError(
-                f"no memory for one sequence of {self.longest} tokens ({bytes_per_slot / 2**30:.1f} GiB): "
-                "lower max_new_tokens"
-            )
-        return min(slots, fitting)
+    def _round_places(self, places: int) -> int:
+        return round_size(places) if self.is_cuda else places
 
 
-def _runs(newcomers: Sequence[tuple[int, tuple[int, int]]]) -> list[tuple[int, int, int]]:
-    """Newcomers as (first slot, last slot + 1, request): neighbours of one request are seated in one go."""
-    runs: list[tuple[int, int, int]] = []
-    for slot, (request, _) in newcomers:
-        if runs and runs[-1][1] == slot and runs[-1][2] == request:
-            runs[-1] = (runs[-1][0], slot + 1, request)
-        else:
-            runs.append((slot, slot + 1, request))
-    return runs
+def _fitting_slots(model: Decoder, slots: int, positions: int) -> int:
+    """As many slots as the memory of the device holds, each with its own prompt at worst."""
+    spec, device = model.spec, model.embedding.weight.device
+    values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * positions
+    size = values * model.embedding.weight.element_size()
+    free = torch.cuda.mem_get_info(device)[0]
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fitting = int(free * CUDA_MEMORY_FRAC) // size
+    if fitting < 1:
+        raise UserError(
+            f"no memory for one sequence of {positions} tokens ({size / 2**30:.1f} GiB): "
+            "lower max_new_tokens"
+        )
+    return min(slots, fitting)

@@ -1,7 +1,7 @@
 """Philox4x32-10 (Salmon et al., SC 2011): the counter-based generator behind every sampled token.
 
-A token's randomness is a pure function of (run seed, sample id, index of the token in its completion). It
-does not depend on batch, slot, order, device or restart, so anyone can replay it.
+A token's randomness is a pure function of (run seed, sample id, index of the token in its
+completion). It does not depend on batch, slot, order, device or restart, so anyone can replay it.
 
 Shapes: N samples, M token indices.
 """
@@ -24,8 +24,9 @@ def uniforms(seed: int, sample_ids: Words, positions: NDArray[np.integer]) -> ND
     """Uniform draws in [0, 1) with 53 random bits, [N, M].
 
     `seed` in [0, 2^64) is the key; the counter is (sample id: low word, high word; position; 0).
-    `sample_ids` [N] uint64; `positions` [M], or [N, M] where each sample has its own, below 2^32: 0 is the
-    first token of the completion. The draw is the top 53 bits of output words 0 (high) and 1 (low).
+    `sample_ids` [N] uint64; `positions` [M], or [N, M] where each sample has its own, below 2^32: 0
+    is the first token of the completion. The draw is the top 53 bits of output words 0 (high) and 1
+    (low).
     """
     ids = np.asarray(sample_ids, dtype=np.uint64)[:, None]
     index = np.atleast_2d(np.asarray(positions, dtype=np.uint64))
@@ -37,7 +38,8 @@ def uniforms(seed: int, sample_ids: Words, positions: NDArray[np.integer]) -> ND
 def philox4x32(
     counter: tuple[Words, Words, Words, Words], key: tuple[int, int]
 ) -> tuple[Words, ...]:
-    """The four output words for a counter of four 32-bit words (held in uint64, shapes broadcast)."""
+    """The four output words for a counter of four 32-bit words (held in uint64, shapes
+    broadcast)."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(ROUNDS):

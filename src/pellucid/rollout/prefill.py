@@ -1,7 +1,7 @@
 """Prompts are run once per request; all of a request's samples get copies of the keys and values.
 
-The last token of a prompt is left out: decoding starts from it, so that the first sampled token comes from
-the same arithmetic as all others.
+The last token of a prompt is left out: decoding starts from it, so that the first sampled token
+comes from the same arithmetic as all others.
 
 Shapes: R layers, T tokens, J key/value heads, K head dimension, L prompt tokens less one.
 """
@@ -18,7 +18,8 @@ from pellucid.model.transformer import Decoder
 from pellucid.records import Request
 
 CPU_TOKENS, CUDA_TOKENS = 2048, 16384
-"""Prompt tokens run at once: enough to keep the device busy, little enough to keep activations small."""
+"""Prompt tokens run at once: enough to keep the device busy, little enough to keep activations
+small."""
 
 
 class PromptStore:

@@ -3,16 +3,17 @@
 The definition, which never changes (a referee replays it):
 
 1. Weights w_i = exp((z_i - max z) / T) in float32, z the logits as float32.
-2. top-k keeps the k largest weights; then top-p keeps the shortest prefix, in falling order of weight, whose
-   share of the remaining mass reaches p. Among equal weights the lower token id comes first. Prefix sums are
-   float64. What is not kept has weight 0.
-3. The vocabulary falls into blocks of 128 ids. A block's mass is the float32 sum of its weights; prefix sums
-   over blocks, and over the ids inside a block, are float64. With u in [0, 1) and total mass M the token is
-   the first id whose prefix sum exceeds u M: the block is found first, the id inside it second.
+2. top-k keeps the k largest weights; then top-p keeps the shortest prefix, in falling order of
+   weight, whose share of the remaining mass reaches p. Among equal weights the lower token id comes
+   first. Prefix sums are float64. What is not kept has weight 0.
+3. The vocabulary falls into blocks of 128 ids. A block's mass is the float32 sum of its weights;
+   prefix sums over blocks, and over the ids inside a block, are float64. With u in [0, 1) and total
+   mass M the token is the first id whose prefix sum exceeds u M: the block is found first, the id
+   inside it second.
 4. The log-probability is log w_token - log M: that of the distribution drawn from.
 
-Temperature 0 is greedy: the id of the largest logit, whatever top-k and top-p say, with its log-probability
-at T = 1.
+Temperature 0 is greedy: the id of the largest logit, whatever top-k and top-p say, with its
+log-probability at T = 1.
 
 Shapes: B rows, V vocabulary, C blocks.
 """
@@ -28,7 +29,8 @@ from pellucid.records import SamplingParams
 
 BLOCK = 128
 BELOW_ONE = 1 - 2.0**-53
-"""x * BELOW_ONE < x for every positive float64: keeps a rounded-up target inside the distribution."""
+"""x * BELOW_ONE < x for every positive float64: keeps a rounded-up target inside the
+distribution."""
 NUCLEUS_GUESS = 1024
 """Ids looked at first for top-p; only a flatter distribution needs the whole vocabulary sorted."""
 CHUNK_BYTES = 2**20
@@ -36,7 +38,8 @@ CHUNK_BYTES = 2**20
 
 
 def sample(logits: Tensor, u: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Tokens [B] int64 and log-probabilities [B] float32 from logits [B, V] and uniforms u [B] float64.
+    """Tokens [B] int64 and log-probabilities [B] float32 from logits [B, V] and uniforms u [B]
+    float64.
 
     Raises NumericsError where logits are NaN or infinite.
     """
@@ -50,8 +53,8 @@ def sample(logits: Tensor, u: Tensor, params: SamplingParams) -> tuple[Tensor, T
 class Sampler:
     """Draws tokens for batch after batch with the same parameters, reusing its buffer.
 
-    Non-finite logits give a non-finite log-probability and an arbitrary valid token: the caller checks, so
-    that a device need not be waited for at each token.
+    Non-finite logits give a non-finite log-probability and an arbitrary valid token: the caller
+    checks, so that a device need not be waited for at each token.
     """
 
     def __init__(self, vocab_size: int, params: SamplingParams, device: torch.device) -> None:
@@ -112,7 +115,8 @@ def truncate(weights: Tensor, top_k: int, top_p: float) -> None:
 
 
 def _kept(ranked: Tensor, total: Tensor | None, top_p: float) -> Tensor:
-    """How many of the falling weights [B, n] the nucleus holds, [B, 1]; `total`: None for their own sum."""
+    """How many of the falling weights [B, n] the nucleus holds, [B, 1]; `total`: None for their own
+    sum."""
     if top_p >= 1:
         return torch.full_like(ranked[:, :1], ranked.shape[1], dtype=torch.int64)
     prefix = ranked.double().cumsum(-1)

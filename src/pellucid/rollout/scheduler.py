@@ -1,10 +1,17 @@
-"""Who sits where: the queue of samples and the slots they are decoded in. Plain integers, no tensors."""
+"""Who sits where: the queue of samples, the slots they are decoded in, the places of their prompts.
+
+Plain integers, no tensors.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
+
+LANES = 16
+"""Samples that share one copy of their prompt. More would save little and, when few of them are
+left, waste work on empty lanes."""
 
 
 class Seat(NamedTuple):
@@ -14,12 +21,27 @@ class Seat(NamedTuple):
     index: int
     """Place among the samples of its request."""
 
+    @property
+    def lane(self) -> int:
+        return self.index % LANES
+
+
+class Arrival(NamedTuple):
+    """A sample that was just given a slot."""
+
+    slot: int
+    seat: Seat
+    place: int
+    """Where its prompt's keys and values are kept."""
+    is_first: bool
+    """The place is new: the prompt has to be written there."""
+
 
 class Scheduler:
     """Fills free slots from the queue and, once the queue is empty, shrinks the batch.
 
-    Slots 0 … rows-1 are decoded at each step, whether occupied or not. Samples are queued in the order of
-    the requests, so that samples of one prompt start side by side.
+    Slots 0 … rows-1 are decoded at each step, whether occupied or not. Samples are queued in the
+    order of the requests, so that samples of one prompt run at the same time and share its place.
     """
 
     def __init__(self, num_samples: Sequence[int], slots: int) -> None:
@@ -31,6 +53,18 @@ class Scheduler:
         self.seats: list[Seat | None] = [None] * self.rows
         self._free = list(range(self.rows))
         self.num_live = 0
+        num_groups = sum(-(-count // LANES) for count in num_samples)
+        self.max_places = min(num_groups, self.rows)
+        """Places ever needed at once."""
+        self._free_places = list(range(self.max_places))
+        self._place: dict[tuple[int, int], int] = {}
+        self._unfinished = {
+            (r, group): min(LANES, count - group * LANES)
+            for r, count in enumerate(num_samples)
+            for group in range(-(-count // LANES))
+        }
+        self.places = 0
+        """Places 0 … places-1 hold all prompts in use."""
 
     @property
     def num_queued(self) -> int:
@@ -40,27 +74,38 @@ class Scheduler:
     def num_finished(self) -> int:
         return self.total - self.num_queued - self.num_live
 
-    def admit(self) -> list[tuple[int, Seat]]:
-        """Seats queued samples in the free slots, lowest slot first, and returns the newcomers."""
-        newcomers = []
+    def admit(self) -> list[Arrival]:
+        """Seats queued samples in the free slots, lowest slot first."""
+        arrivals = []
         while self._free and self._queue:
             slot, seat = heapq.heappop(self._free), self._queue.pop()
             self.seats[slot] = seat
-            newcomers.append((slot, seat))
-        self.num_live += len(newcomers)
-        return newcomers
+            group = (seat.request, seat.index // LANES)
+            is_first = group not in self._place
+            if is_first:
+                self._place[group] = heapq.heappop(self._free_places)
+                self.places = max(self.places, self._place[group] + 1)
+            arrivals.append(Arrival(slot, seat, self._place[group], is_first))
+        self.num_live += len(arrivals)
+        return arrivals
 
     def finish(self, slot: int) -> Seat:
-        """Frees a slot and returns who sat there."""
+        """Frees a slot, and the place of the prompt with its last sample; returns who sat there."""
         seat = self.seats[slot]
         assert seat is not None, f"slot {slot} is not occupied"
         self.seats[slot] = None
         heapq.heappush(self._free, slot)
         self.num_live -= 1
+        group = (seat.request, seat.index // LANES)
+        self._unfinished[group] -= 1
+        if self._unfinished[group] == 0:
+            heapq.heappush(self._free_places, self._place.pop(group))
+            self.places = max(self._place.values(), default=-1) + 1
         return seat
 
     def compact(self) -> list[tuple[int, int]]:
-        """Shrinks the batch to the next round size if the queue is empty: moves (from, to) of seats."""
+        """Shrinks the batch to the next round size if nothing is queued: moves (from, to) of
+        seats."""
         rows = round_size(self.num_live)
         if self._queue or rows >= self.rows:
             return []
@@ -75,10 +120,10 @@ class Scheduler:
         return moves
 
 
-def round_size(num_live: int) -> int:
-    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that holds so many rows: few shapes, little waste."""
+def round_size(number: int) -> int:
+    """The least of 1, 2, 3, 4, 6, 8, 12, 16, 24, … that is not below: few shapes, little waste."""
     power = 1
-    while power < num_live:
+    while power < number:
         power *= 2
     smaller = power * 3 // 4
-    return smaller if power >= 4 and num_live <= smaller else power
+    return smaller if power >= 4 and number <= smaller else power

@@ -1,6 +1,6 @@
-"""One decoding step over static buffers: model, head, sampling and bookkeeping, with nothing read back.
+"""One decoding step over static buffers: model, head, sampling and bookkeeping, nothing read back.
 
-Shapes: S slots, B rows decoded (the first slots), W columns of a window of steps.
+Shapes: S slots, B rows decoded (the first slots), W columns of a window of steps, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import logging
 import torch
 from torch import Tensor
 
+from pellucid.algo.head import float32_logits
 from pellucid.model.transformer import Decoder
-from pellucid.rollout.cache import CachedAttention, KVCache
+from pellucid.rollout.cache import CachedAttention, Extent, KVCache
 from pellucid.rollout.sampling import Sampler
 
 log = logging.getLogger(__name__)
@@ -20,46 +21,64 @@ log = logging.getLogger(__name__)
 class DecodeStep:
     """Buffers of all slots and the step that advances the first B of them by one token.
 
-    Everything a step reads and writes lives at a fixed address, so that on CUDA a step can be captured once
-    per (rows, context) and replayed.
+    Everything a step reads and writes lives at a fixed address, so that on CUDA a step can be
+    captured once per extent and replayed.
     """
 
-    def __init__(self, model: Decoder, cache: KVCache, sampler: Sampler, window: int) -> None:
-        self.model = model
+    def __init__(
+        self, model: Decoder, head: Tensor, cache: KVCache, sampler: Sampler, window: int
+    ) -> None:
+        """`head` [V, D]: the output head, in the type that logits are computed in."""
+        self.model, self.head = model, head
         self.cache = cache
         self.sampler = sampler
-        self.window = window
         device, slots = cache.k.device, cache.k.shape[1]
-        self.token = torch.zeros(slots, dtype=torch.int64, device=device)
+
+        def integers(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64, device=device)
+
+        self.token = integers(slots)
         """Newest token of each slot, to be fed next [S]."""
-        self.position = torch.zeros(slots, dtype=torch.int64, device=device)
+        self.position = integers(slots)
         """Where that token stands in its sequence [S]."""
-        self.column = torch.zeros(1, dtype=torch.int64, device=device)
-        """Which column of the window the step fills."""
+        self.prompt = integers(slots)
+        """Length of the prompt, less its last token [S]."""
+        self.place, self.lane = integers(slots), integers(slots)
+        """Where the prompt is kept, and the row's lane there [S]."""
         self.uniforms = torch.zeros(slots, window, dtype=torch.float64, device=device)
-        self.tokens = torch.zeros(slots, window, dtype=torch.int64, device=device)
+        self.column = integers(1)
+        """Which column of the window the step reads and fills."""
+        self.tokens = integers(slots, window)
         self.logprobs = torch.zeros(slots, window, device=device)
-        self._graphs: dict[tuple[int, int], torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[Extent, torch.cuda.CUDAGraph] = {}
         # Truncated sampling looks at values on the host, which a graph cannot.
         is_whole = not sampler.params.top_k and sampler.params.top_p >= 1
         self._can_capture = device.type == "cuda" and (is_whole or sampler.params.temperature == 0)
 
-    def run(self, rows: int, context: int, num_steps: int) -> None:
-        """Advances `rows` slots by `num_steps` tokens. Positions of live rows stay below `context`."""
-        graph = self._graph(rows, context) if self._can_capture else None
+    @property
+    def per_slot(self) -> tuple[Tensor, ...]:
+        """What moves along when a sample changes its slot."""
+        return self.token, self.position, self.prompt, self.place, self.lane, self.uniforms
+
+    def run(self, extent: Extent, num_steps: int) -> None:
+        """Advances the rows by `num_steps` tokens. Live rows stay inside the extent."""
+        graph = self._graph(extent) if self._can_capture else None
         for _ in range(num_steps):
             if graph is not None:
                 graph.replay()
             else:
-                self._step(rows, context)
+                self._step(extent)
 
-    def _step(self, rows: int, context: int) -> None:
-        token, position = self.token[:rows], self.position[:rows]
-        # A finished row runs on until the host notices, an empty one for ever: keep it inside the cache.
-        position.clamp_(max=context - 1)
-        attend = CachedAttention(self.cache, position, context)
+    def _step(self, extent: Extent) -> None:
+        rows = extent.rows
+        token, position, prompt = self.token[:rows], self.position[:rows], self.prompt[:rows]
+        # A finished row runs on until the host notices, an empty one for ever: keep it inside.
+        torch.minimum(position, prompt + (extent.own - 1), out=position)
+        lanes = self.place[:rows], self.lane[:rows]
+        attend = CachedAttention(self.cache, extent, position - prompt, prompt, *lanes)
         hidden = self.model(token, position, attend)
-        logits = self.model.head(hidden)
+        # The trainer's product, so that both report the same log-probabilities.
+        logits = float32_logits(hidden.to(self.head.dtype), self.head)
         u = self.uniforms[:rows].index_select(1, self.column)[:, 0]
         new, logprob = self.sampler(logits, u)
         self.tokens[:rows].index_copy_(1, self.column, new[:, None])
@@ -68,33 +87,30 @@ class DecodeStep:
         position.add_(1)
         self.column.add_(1)
 
-    def _graph(self, rows: int, context: int) -> torch.cuda.CUDAGraph | None:
-        """The captured step for this shape; None, for good, if capture fails."""
-        key = (rows, context)
-        if key in self._graphs:
-            return self._graphs[key]
-        saved = [b.clone() for b in self._state()]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+    def _graph(self, extent: Extent) -> torch.cuda.CUDAGraph | None:
+        """The captured step for this extent; None, for good, if capture fails."""
+        if extent in self._graphs:
+            return self._graphs[extent]
+        # The warm-up writes a token's keys and values, which the real step then writes again.
+        state = [self.token, self.position, self.column, self.tokens, self.logprobs]
+        saved = [buffer.clone() for buffer in state]
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
-                self.column.zero_()
-                self._step(rows, context)  # fills caches and workspaces outside the capture
+                self._step(extent)  # lets libraries set up their workspaces outside the capture
             torch.cuda.current_stream().wait_stream(stream)
+            for buffer, value in zip(state, saved, strict=True):
+                buffer.copy_(value)
             with torch.cuda.graph(graph, pool=pool):
-                self._step(rows, context)
+                self._step(extent)
         except RuntimeError as error:
             log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
             self._can_capture = False
-        finally:
-            for buffer, value in zip(self._state(), saved, strict=True):
+            for buffer, value in zip(state, saved, strict=True):
                 buffer.copy_(value)
-        if not self._can_capture:
             return None
-        self._graphs[key] = graph
+        self._graphs[extent] = graph
         return graph
-
-    def _state(self) -> list[Tensor]:
-        return [self.token, self.position, self.column, self.tokens, self.logprobs]

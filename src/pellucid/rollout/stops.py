@@ -17,10 +17,12 @@ UNKNOWN, HARMLESS, SUSPECT = 0, 1, 2
 
 
 class StopRule:
-    """Decides cheaply, for a whole batch, which rows need a closer look, and looks closely at those.
+    """Decides cheaply, for a whole batch, which rows need a closer look, and looks closely at
+    those.
 
-    A token is suspect if its text holds the last character of a stop string (or part of a character): only
-    such a token can complete one. The texts of tokens are looked up when a token is first seen.
+    A token is suspect if its text holds the last character of a stop string (or part of a
+    character): only such a token can complete one. The texts of tokens are looked up when a token
+    is first seen.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, params: SamplingParams) -> None:
@@ -30,7 +32,8 @@ class StopRule:
         self._is_eos[[i for i in tokenizer.eos_ids if i < vocab_size]] = True
         self._kind = np.full(vocab_size, UNKNOWN if params.stop else HARMLESS, dtype=np.int8)
         self._last_characters = {s[-1] for s in params.stop}
-        # A stop string of n bytes spans at most n tokens with text; a few more give the decoder its context.
+        # A stop string of n bytes spans at most n tokens with text; a few more give the decoder its
+        # context.
         self._tail = max((len(s.encode()) for s in params.stop), default=0) + 4
         # Some decoders strip a space from the first token: texts are read after an ordinary one.
         self._anchor = tokenizer.encode("a")[-1:] if params.stop else []
@@ -39,7 +42,8 @@ class StopRule:
     def suspects(
         self, tokens: NDArray[np.int64], num_generated: NDArray[np.int64]
     ) -> NDArray[np.intp]:
-        """Rows of a step that may have ended: newest `tokens` [B], completion lengths [B] with them."""
+        """Rows of a step that may have ended: newest `tokens` [B], completion lengths [B] with
+        them."""
         kinds = self._kind[tokens]
         if self.params.stop and (kinds == UNKNOWN).any():
             for token in np.unique(tokens[kinds == UNKNOWN]):
@@ -64,7 +68,8 @@ class StopRule:
         return text[: self._stop_end(text)] if reason is StopReason.STOP_STRING else text
 
     def _has_stop(self, token_ids: Sequence[int]) -> bool:
-        # The whole text is read only when the tail looks right: the tail's first character may be torn.
+        # The whole text is read only when the tail looks right: the tail's first character may be
+        # torn.
         tail = self.tokenizer.decode(token_ids[-self._tail :])
         if self._stop_end(tail) is None:
             return False
