@@ -81,8 +81,10 @@ class GgufFile:
             raise self._damaged("its header is cut off or garbled") from error
 
     def read(self, name: str, dtype: torch.dtype, row_order: np.ndarray | None = None) -> Tensor:
-        """A tensor dequantised to `dtype`, its rows in `row_order` where one is given."""
+        """A tensor dequantised to `dtype`, its rows (a vector's elements) in `row_order`."""
         entry = self.tensors[name]
+        if len(entry.shape) == 1 and row_order is not None:
+            return self.read(name, dtype)[torch.from_numpy(row_order)]
         size = entry.rows * entry.row_bytes
         raw = np.frombuffer(self._bytes, np.uint8, size, entry.start)
         raw = raw.reshape(entry.rows, entry.row_bytes)
