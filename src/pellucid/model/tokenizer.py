@@ -7,13 +7,14 @@ by its chat template or by the prompt.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from pellucid.errors import ModelError
+from pellucid.model.chat import render_chat
 
 SPECIAL_ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -99,6 +100,19 @@ class TextTokenizer:
     def token_id(self, token: str) -> int | None:
         """Id of one whole token, None where the vocabulary lacks it."""
         return self.backend.token_to_id(token)
+
+    def chat(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Messages (`role`, `content`) under the model's chat template, which must be set."""
+        assert self.chat_template is not None, "callers check that there is a chat template"
+        return render_chat(
+            self.chat_template,
+            [dict(message) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self.bos_token or "",
+            eos_token=self.eos_token or "",
+        )
 
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json, the chat template inside it."""
