@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from pellucid.manifest import PACKAGE_ROOT, package_versions
+from pellucid.protocols import ProgressFn
 
 MIN_PYTHON = (3, 11)
 MIN_MEMORY_GIB = 4.0
@@ -54,7 +54,7 @@ class Finding:
         return {key: str(value) for key, value in asdict(self).items()}
 
 
-def check(where: Path = Path(".")) -> list[Finding]:
+def check(where: Path = Path("."), progress: ProgressFn | None = None) -> list[Finding]:
     """All findings. `where` is the folder whose disk would take the run."""
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
@@ -67,7 +67,12 @@ def check(where: Path = Path(".")) -> list[Finding]:
         lambda: _disk(where),
         _graders,
     )
-    return [finding for one in checks for finding in one()]
+    findings: list[Finding] = []
+    for done, one in enumerate(checks):
+        if progress is not None:
+            progress(done, len(checks))
+        findings += one()
+    return findings
 
 
 def _python() -> Iterator[Finding]:
@@ -101,11 +106,10 @@ def _packages() -> Iterator[Finding]:
             continue
         version = package_versions((requirement.name,))[requirement.name]
         is_fit = version is not None and requirement.specifier.contains(version, prereleases=True)
+        reference = tested.get(_normal(requirement.name))
         found = version or "not installed"
-        if version is not None and version.partition("+")[0] != tested.get(
-            requirement.name, version
-        ):
-            found += f" (tested with {tested[requirement.name]})"
+        if version and reference and version.partition("+")[0] != reference:
+            found += f" (tested with {reference})"
         yield Finding(
             name=requirement.name,
             status=Status.OK if is_fit else Status.FAIL,
@@ -217,18 +221,20 @@ def _disk(where: Path) -> Iterator[Finding]:
 
 
 def _graders() -> Iterator[Finding]:
-    """The graders on their labelled vectors, where the reward table offers that."""
-    from pellucid import rewards
+    """The graders on the labelled responses that ship with them."""
+    from pellucid.rewards import self_test
 
-    self_test: Callable[[], Any] | None = getattr(rewards, "self_test", None)
-    if self_test is None:
-        return
-    wrong = list(self_test().misses)
+    result = self_test()
+    misses = result.misses
+    remedy = ""
+    if result.num_errors:
+        remedy = "the second grader failed: pip install -c constraints.txt math-verify"
+    elif misses:
+        first = misses[0]
+        remedy = f"first: {first.vector.kind} graded {first.score.verdict}: reinstall pellucid"
     yield Finding(
         name="graders",
-        status=Status.FAIL if wrong else Status.OK,
-        found=f"{len(wrong)} labelled answers graded wrong"
-        if wrong
-        else "all labelled answers right",
-        remedy=f"first: {wrong[0].vector.response!r} for {wrong[0].vector.gold!r}" if wrong else "",
+        status=Status.FAIL if misses else Status.OK,
+        found=f"{result.num_vectors - len(misses)} of {result.num_vectors} labelled answers right",
+        remedy=remedy,
     )

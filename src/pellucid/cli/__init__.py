@@ -11,7 +11,6 @@ Heavy parts are imported inside the commands, so that help comes at once.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +23,7 @@ from pellucid.errors import Interrupted, NumericsError, UserError
 
 USER_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 """What a disk refuses for reasons that a user can mend."""
+INTERRUPTED = 130
 
 # The base of all usage errors. Newer typers carry their own copy of click, older ones need click.
 _UsageError = typer.BadParameter.__bases__[0]
@@ -68,15 +68,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         return _fail(143, f"{error}: continue with the same command", label="stopped")
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(130, "continue with the same command", label="interrupted")
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        code = INTERRUPTED
     except OSError as error:
         if error.errno not in USER_ERRNOS:
             raise
         return _fail(2, os_error_line(error))
+    if code == INTERRUPTED:  # newer typers return it, older ones raise Abort
+        return _fail(code, "continue with the same command", label="interrupted")
     return code if isinstance(code, int) else 0
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pellucid.cli.output import print_json, print_table, show_help
+from pellucid.runlog import Progress
+
+if TYPE_CHECKING:
+    from pellucid.data.check import DataReport
 
 app = typer.Typer(
     help="Data sets: list, fetch, check.",
@@ -16,37 +21,37 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+ROWS_SHOWN = 20
+"""Refused rows that `check` prints of one split; `--json` has all."""
+
 Name = Annotated[str, typer.Argument(help="A name that `data list` shows.")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets; default: the cache.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
 @app.command("list")
-def list_all(json: Json = False) -> None:
-    """Every data set with its source, licence and dates, and the procedural tasks."""
-    from pellucid.data.registry import DATASETS
-    from pellucid.tasks import PROCEDURAL
+def list_all(data_dir: DataDir = None, json: Json = False) -> None:
+    """Every data set and procedural task with its rows, licence and first public date."""
+    from pellucid.data.check import list_datasets
 
-    sets = [
-        {
-            "name": entry.name,
-            "rows": {split.name: split.rows for split in entry.splits},
-            "source": entry.repository,
-            "revision": entry.revision,
-            "licence": entry.licence,
-            "first_public": entry.first_public,
-            "grader": entry.grader,
-        }
-        for entry in DATASETS.values()
-    ]
+    entries = list_datasets(data_dir)
     if json:
-        print_json({"data_sets": sets, "procedural": list(PROCEDURAL)})
+        print_json([asdict(entry) for entry in entries])
         return
     print_table(
-        ("name", "rows", "first public", "licence", "source"),
-        [(s["name"], _rows(s), s["first_public"], s["licence"], s["source"]) for s in sets],
+        ("name", "here", "rows", "first public", "licence"),
+        [
+            (
+                entry.name,
+                "yes" if entry.is_fetched else "no",
+                ", ".join(f"{split} {rows:,}" for split, rows in entry.rows.items())
+                or "any number",
+                entry.first_public or None,
+                entry.licence,
+            )
+            for entry in entries
+        ],
     )
-    typer.echo(f"\nProcedural, nothing to fetch: {', '.join(PROCEDURAL)}")
 
 
 @app.command()
@@ -61,7 +66,8 @@ def get(
     """Fetch a data set, from its hub or a folder, and check its digests."""
     from pellucid.data.fetch import get as fetch_by_name
 
-    folder = fetch_by_name(name, source_folder=source, data_dir=data_dir)
+    with Progress(is_silent=json).task(f"fetching {name}", 1, "splits") as tick:
+        folder = fetch_by_name(name, source_folder=source, data_dir=data_dir, progress=tick)
     if json:
         print_json({"name": name, "folder": str(folder)})
     else:
@@ -70,24 +76,32 @@ def get(
 
 @app.command()
 def check(name: Name, data_dir: DataDir = None, json: Json = False) -> None:
-    """Check a fetched data set: digests, and the rows that its grader cannot use."""
-    from pellucid.data.load import load
-    from pellucid.data.registry import get_dataset
+    """Check a data set: digests, unusable rows, overlap with held-out sets (then exit code 1)."""
+    from pellucid.data.check import check as check_by_name
 
-    splits = []
-    for split in get_dataset(name).splits:
-        loaded = load(name, split.name, data_dir=data_dir)
-        refused = [{"row": r.row, "gold": r.gold, "reason": r.reason} for r in loaded.refused]
-        splits.append({"split": split.name, "usable": len(loaded.problems), "refused": refused})
+    found = check_by_name(name, data_dir=data_dir)
     if json:
-        print_json({"name": name, "splits": splits})
-        return
-    for part in splits:
-        counts = f"{part['usable']} usable, {len(part['refused'])} refused"
-        typer.echo(f"{name}/{part['split']}: {counts}")
-        for row in part["refused"]:
-            typer.echo(f"  row {row['row']}: {row['reason']} (gold {row['gold']!r})")
+        print_json(asdict(found) | {"is_clean": found.is_clean})
+    else:
+        _print_report(found)
+    raise typer.Exit(0 if found.is_clean else 1)
 
 
-def _rows(entry: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in entry["rows"].items())
+def _print_report(found: DataReport) -> None:
+    typer.echo(f"{found.title}\n{found.source}; {found.licence}")
+    for split in found.splits:
+        typer.echo(
+            f"{found.name}/{split.split}: {split.rows} rows, {len(split.repeated)} repeated, "
+            f"{len(split.refused)} refused"
+        )
+        for row in split.refused[:ROWS_SHOWN]:
+            typer.echo(f"  row {row.row}: {row.reason} (answer {row.gold!r})")
+        if len(split.refused) > ROWS_SHOWN:
+            typer.echo(f"  and {len(split.refused) - ROWS_SHOWN} more: --json has them all")
+    for overlap in found.overlaps:
+        typer.echo(
+            f"{overlap.train} holds {len(overlap.pairs)} of the {overlap.held_out_rows} questions "
+            f"of {overlap.held_out}"
+        )
+    if found.not_compared:
+        typer.echo(f"not compared, because not fetched: {', '.join(found.not_compared)}")

@@ -89,7 +89,8 @@ def doctor(json: Json = False) -> None:
     """Check versions, devices, compiler, memory and disk. Exit code 1 where something is wrong."""
     from pellucid.doctor import Status, check
 
-    findings = check()
+    with Progress(is_silent=json).task("checking", 1, "checks") as tick:
+        findings = check(progress=tick)
     has_failed = any(finding.status is Status.FAIL for finding in findings)
     if json:
         print_json({"ok": not has_failed, "findings": [f.as_json() for f in findings]})
