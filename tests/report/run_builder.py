@@ -93,20 +93,20 @@ class Letters:
 
 
 class TagGrader:
-    """Reads <answer>…</answer>; the instrument fails on every response of `broken` characters."""
+    """Reads <answer>…</answer>; the instrument fails on every answer `broken`."""
 
-    def __init__(self, broken=0):
+    def __init__(self, broken=""):
         self.broken = broken
 
     def grade(self, problems, responses):
         return [self._one(r) for r in responses]
 
     def _one(self, response):
-        if len(response) == self.broken:
-            return Score(verdict=Verdict.ERROR, detail="worker died")
         if "<answer>" not in response:
             return Score(verdict=Verdict.UNPARSABLE, method="strict")
         answer = response.split("<answer>")[1].removesuffix("</answer>")
+        if answer == self.broken:
+            return Score(verdict=Verdict.ERROR, detail="worker died")
         verdict = Verdict.CORRECT if answer == "42" else Verdict.WRONG
         return Score(verdict=verdict, extracted=answer, method="strict")
 
@@ -128,6 +128,8 @@ def build_run(path, *, steps=40, problems=60, k=8, hostile=HOSTILE, name="tiny",
         ("countdown", "r1-zero", 2),
     ]
     results = {}
+    for suite, _, samples in suites:
+        ledger.append(EventKind.EVALUATION_STARTED, arm="before", suite=suite, k=samples)
     for arm, engine in arms.items():
         for suite, template, samples in suites:
             if not (arm == "after" and suite == "chain-chat-boxed"):
@@ -163,7 +165,7 @@ def _measure(stage, engine, arm, suite, template, k, problems):
         seed=7,
         arm=arm,
         suite=suite,
-        grader=TagGrader(broken=66 if suite == "countdown" else 0),
+        grader=TagGrader(broken="13" if suite == "countdown" else ""),
         pass_at=(1, k),
         sink=records.append,
     )

@@ -63,7 +63,7 @@ class Line:
 def curve_svg(lines: Sequence[Line], *, percent: bool = False) -> str:
     """Values over training steps: thin as measured, thick as a moving average."""
     with _styled():
-        figure, axes = _figure(4.6, 2.7)
+        figure, axes = _figure(3.7, 2.35)
         for colour, line in zip(SERIES, lines, strict=False):
             _draw_line(axes, line, colour)
         axes.set_xlabel("step")
@@ -74,7 +74,7 @@ def curve_svg(lines: Sequence[Line], *, percent: bool = False) -> str:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         if len(lines) > 1:
             figure.legend(
-                loc="outside upper left", ncols=min(3, len(lines)), handlelength=1.2, fontsize=9
+                loc="outside upper left", ncols=min(3, len(lines)), handlelength=1.0, fontsize=9
             )
         return _svg(figure)
 
@@ -99,7 +99,7 @@ def moving_average(values: Sequence[float]) -> list[float]:
 def intervals_svg(rows: Sequence[tuple[str, Estimate | None, Estimate | None]]) -> str:
     """pass@1 before and after for each suite: points with their 95 % intervals."""
     with _styled():
-        figure, axes = _figure(7.4, 0.9 + 0.62 * len(rows))
+        figure, axes = _figure(5.8, 0.8 + 0.5 * len(rows))
         for y, (_, before, after) in enumerate(rows):
             for estimate, colour, shift in ((before, BEFORE, -0.13), (after, AFTER, 0.13)):
                 if estimate is not None:
@@ -123,7 +123,7 @@ def _draw_interval(axes: Axes, estimate: Estimate, y: float, colour: str) -> Non
 def pass_at_k_svg(before: dict[int, Estimate], after: dict[int, Estimate] | None) -> str:
     """pass@k over the number of attempts, with 95 % bands."""
     with _styled():
-        figure, axes = _figure(7.4, 3.3)
+        figure, axes = _figure(5.8, 2.9)
         for label, curve, colour in (("before", before, BEFORE), ("after", after or {}, AFTER)):
             if not curve:
                 continue
@@ -164,6 +164,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     """The <svg> element alone, without date and fixed size."""
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")  # once is enough; drawing would do it twice more
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

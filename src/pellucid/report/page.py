@@ -80,6 +80,7 @@ def _context(view: RunView) -> dict[str, Any]:
         "rows": rows,
         "headline": headline,
         "trend": _trend(headline),
+        "is_shown": _trend(headline) in ("rose", "fell"),
         "suites_figure": _suites_figure(rows),
         "coverage": covered,
         "coverage_figure": _coverage_figure(covered),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -101,7 +102,7 @@ def make_panels(curves: Curves) -> list[Panel]:
                 Panel(
                     title=spec.title,
                     caption=spec.caption,
-                    summary="; ".join(_in_words(line, spec.is_percent) for line in lines),
+                    summary=_in_words(lines, spec.is_percent),
                     figure=Markup(curve_svg(lines, percent=spec.is_percent)),
                 )
             )
@@ -121,15 +122,24 @@ def _names(spec: _Spec, curves: Curves) -> list[str]:
 def _line(name: str, curves: Curves) -> Line:
     steps, values = curves[name]
     is_sparse = name.startswith("eval/")
-    fallback = name.split("/")[1] if is_sparse else name.split("/")[-1]
+    fallback = f"held-out {name.split('/')[1]}" if is_sparse else name.split("/")[-1]
     label = _LABELS.get(name, fallback)
     return Line(label=label, steps=steps, values=values, is_sparse=is_sparse)
 
 
-def _in_words(line: Line, is_percent: bool) -> str:
-    shown = percent if is_percent else number
+def _in_words(lines: list[Line], is_percent: bool) -> str:
+    """`reward 0.1 → 1.6, format 0.3 → 1`; a single curve needs no name."""
+    ends = [_ends(line, percent if is_percent else number) for line in lines]
+    if len(lines) == 1:
+        return ends[0]
+    return ", ".join(f"{line.label} {e}" for line, e in zip(lines, ends, strict=True))
+
+
+def _ends(line: Line, shown: Callable[[float], str]) -> str:
+    if len(line.values) == 1:
+        return shown(line.values[0])
     if line.is_sparse or len(line.values) < 2 * ENDS:
         first, last = line.values[0], line.values[-1]
     else:
         first, last = fmean(line.values[:ENDS]), fmean(line.values[-ENDS:])
-    return f"{line.label} {shown(first)} → {shown(last)}"
+    return f"{shown(first)} → {shown(last)}"

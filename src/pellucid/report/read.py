@@ -17,53 +17,17 @@ from pellucid.records import Verdict
 from pellucid.runlog import read_metrics
 from pellucid.stats import Estimate
 
-ROLLOUT_FIELDS = frozenset(
-    [
-        "step",
-        "problem",
-        "question",
-        "gold",
-        "prompt",
-        "response",
-        "token_ids",
-        "sample_id",
-        "stop",
-        "verdict",
-        "extracted",
-        "terms",
-        "reward",
-        "advantage",
-    ]
+ROLLOUT_FIELDS = (
+    *("step", "problem", "question", "gold", "prompt", "response", "token_ids", "sample_id"),
+    *("stop", "verdict", "extracted", "terms", "reward", "advantage"),
 )
-SAMPLE_FIELDS = frozenset(
-    [
-        "problem_id",
-        "question",
-        "gold",
-        "k_index",
-        "sample_id",
-        "response",
-        "stop",
-        "verdict",
-        "extracted",
-        "n_completion",
-        "logprob_sum",
-    ]
+SAMPLE_FIELDS = (
+    *("problem_id", "question", "gold", "k_index", "sample_id", "response", "stop", "verdict"),
+    *("extracted", "n_completion", "logprob_sum"),
 )
-DIFFERENCE_FIELDS = frozenset(
-    [
-        "value",
-        "ci95",
-        "p",
-        "n",
-        "mde",
-        "parsable_difference",
-        "split",
-        "wrong_to_right",
-        "right_to_wrong",
-        "problems_better",
-        "problems_worse",
-    ]
+DIFFERENCE_FIELDS = (
+    *("value", "ci95", "p", "n", "mde", "parsable_difference", "split"),
+    *("wrong_to_right", "right_to_wrong", "problems_better", "problems_worse"),
 )
 """What the page needs of a line of rollouts, of samples, and of a suite's `difference`."""
 
@@ -131,7 +95,11 @@ class RunView:
     @property
     def suites(self) -> list[str]:
         """Names of all suites, the headline first."""
-        named = [s["suite"] for s in self.result["suites"]] if self.result else []
+        if self.result:
+            named = [s["suite"] for s in self.result["suites"]]
+        else:  # in the order in which they were begun
+            named = [e.payload.get("suite") for e in self.events]
+            named = [name for name in named if any(e.suite == name for e in self.evals)]
         return list(dict.fromkeys([*named, *(e.suite for e in self.evals)]))
 
     @property
@@ -182,15 +150,15 @@ def read_samples(evaluation: EvalView) -> Iterator[dict[str, Any]]:
     yield from _whole(evaluation.samples_path, SAMPLE_FIELDS)
 
 
-def _whole(path: Path, fields: frozenset[str]) -> Iterator[dict[str, Any]]:
+def _whole(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Records that have all fields; RunError names the first that has not."""
     for number, record in enumerate(read_zstd_jsonl(path), start=1):
         _check_fields(record, fields, f"{path}, record {number},")
         yield record
 
 
-def _check_fields(record: Mapping[str, Any], fields: frozenset[str], where: str) -> None:
-    missing = sorted(fields - record.keys())
+def _check_fields(record: Mapping[str, Any], fields: Sequence[str], where: str) -> None:
+    missing = [name for name in fields if name not in record]
     if missing:
         raise RunError(f"{where} has no {missing[0]!r}: restore the file or run again")
 
@@ -231,9 +199,9 @@ def _result(path: Path, events: Sequence[Event]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     result = _json(path)
-    _check_fields(result, frozenset(("suites", "wall_s", "device")), str(path))
+    _check_fields(result, ("suites", "wall_s", "device"), str(path))
     for entry in result["suites"]:
-        _check_fields(entry, frozenset(("suite", "before", "after", "difference")), str(path))
+        _check_fields(entry, ("suite", "before", "after", "difference"), str(path))
         if entry["difference"] is not None:
             _check_fields(entry["difference"], DIFFERENCE_FIELDS, str(path))
     ends = [e.payload.get("result") for e in events if e.kind is EventKind.RUN_ENDED]

@@ -56,8 +56,8 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits that matter."""
-    return f"{value:.4g}".replace("-", "−")
+    """Three digits that matter, whole numbers in full."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def visible(text: str) -> str:
