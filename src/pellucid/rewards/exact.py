@@ -32,12 +32,14 @@ from pellucid.rewards.shapes import (
     Word,
 )
 
+MAX_CHARS = 1000
+"""Longer answers are wrong unread, unless the gold is as long."""
 _PLAIN = re.compile(
     r"[+-]?(?:\d+\.?\d*|\.\d+|(?P<above>\d+)\s*/\s*(?P<below>\d+)"
     r"|\\[dt]?frac\s*\{(?P<over>\d+)\}\s*\{(?P<under>\d+)\})"
 )
 _LONE_GROUP = re.compile(r"\{(\w)\}")
-_BASED = re.compile(r"(-?[0-9A-Za-z]*?\d[0-9A-Za-z]*)_\{?(\d+)\}?")
+_BASED = re.compile(r"(-?[0-9A-Za-z]+)_\{?(\d+)\}?")
 _WORDS = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{4,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\s*\{\w+\}(?:\{[lcr|]+\})?|\\[a-zA-Z]+")
 _MATH_WORDS = frozenset(
@@ -48,6 +50,8 @@ _COMMA_GROUPS = re.compile(r"\d,\d{3}(?!\d)")
 
 def compare(gold: str, answer: str) -> bool | None:
     """True and False are certain; None where exact comparison cannot decide."""
+    if len(answer) > max(MAX_CHARS, 2 * len(gold)):
+        return False
     verdict = _compare_once(gold, answer, join_thousands=True)
     if verdict is not True and _COMMA_GROUPS.search(gold):
         # `100,200` may have been meant as a list: accepted where the answer is that list.
@@ -75,7 +79,7 @@ def _compare_once(gold: str, answer: str, *, join_thousands: bool) -> bool | Non
         return same_shape(_shape_of(gold_body), _shape_of(answer_body))
     except (TooBigError, ContradictionError):
         return False
-    except UndecidedError:
+    except (UndecidedError, RecursionError):  # deeply nested text is nothing that a person wrote
         return None
 
 
@@ -86,7 +90,7 @@ def can_read(gold: str) -> bool:
         return True
     try:
         read_shape(split_unit(gold).body)
-    except UndecidedError:
+    except (UndecidedError, RecursionError):
         return False
     return True
 
@@ -119,6 +123,8 @@ def _compare_based(gold: str, answer: str) -> bool | None:
         match.groups() if (match := _BASED.fullmatch(_squashed(text))) else None
         for text in (gold, answer)
     )
+    if not (one or other) or not any(char.isdigit() for char in (one or other)[0]):
+        return None
     if one and other:
         return one == other
     if based := one or other:

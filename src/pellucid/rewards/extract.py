@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
+"""A box opens, an escaped character (whose brace does not count), or a brace."""
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
@@ -53,38 +54,35 @@ def extract_answer(response: str) -> str | None:
 
 def last_box(text: str) -> str | None:
     """Content of the last outermost balanced box, inner boxes unwrapped; None without one."""
-    found, at = None, 0
-    while match := _BOX.search(text, at):
-        end = closing_brace(text, match.end())
-        if end is None:
-            at = match.end()
-            continue
-        found, at = text[match.end() : end], end + 1
-    return None if found is None else _unwrap(found)
+    boxes = _closed_boxes(text)
+    if not boxes:
+        return None
+    outer = boxes[-1]  # what closes last is inside no other closed box
+    inner = [box for box in boxes[:-1] if box.start > outer.start]
+    kept, at = [], outer.start
+    for cut in sorted([(b.command, b.start) for b in inner] + [(b.end, b.end + 1) for b in inner]):
+        kept.append(text[at : cut[0]])
+        at = cut[1]
+    return "".join(kept) + text[at : outer.end]
 
 
-def closing_brace(text: str, start: int) -> int | None:
-    """Index of the brace closing the one opened just before `start`; escaped braces not counted."""
-    depth, at = 1, start
-    while at < len(text):
-        char = text[at]
-        if char == "\\":
-            at += 2
-            continue
-        if char == "{":
-            depth += 1
-        elif char == "}":
-            depth -= 1
-            if depth == 0:
-                return at
-        at += 1
-    return None
+class _Box(NamedTuple):
+    """Positions in the text: `command` of the backslash, `start` and `end` of the content."""
+
+    command: int
+    start: int
+    end: int
 
 
-def _unwrap(text: str) -> str:
-    while match := _BOX.search(text):
-        end = closing_brace(text, match.end())
-        if end is None:
-            return text
-        text = text[: match.start()] + text[match.end() : end] + text[end + 1 :]
-    return text
+def _closed_boxes(text: str) -> list[_Box]:
+    """All balanced boxes in the order of their ends. One pass, however many are left open."""
+    boxes, stack = [], []
+    for match in _BRACES.finditer(text):
+        token = match[0]
+        if token[-1] == "{" and token != r"\{":
+            stack.append(match)
+        elif token == "}" and stack:
+            opener = stack.pop()
+            if len(opener[0]) > 1:
+                boxes.append(_Box(opener.start(), opener.end(), match.start()))
+    return boxes

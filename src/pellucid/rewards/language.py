@@ -53,12 +53,13 @@ SCRIPTS: dict[str, frozenset[str]] = {
 }
 """Scripts in which each language (ISO 639-1) is written."""
 
+# Spans are bounded: a response of ten thousand opened formulas must not cost quadratic time.
 _NOT_PROSE = re.compile(
-    r"```.*?(?:```|\Z)"  # code block, also one that is cut off
+    r"```.{0,4000}?(?:```|\Z)"  # code block, also one that is cut off
     r"|`[^`\n]*`"
-    r"|\$\$.*?\$\$|\$[^$\n]*\$"
-    r"|\\\[.*?\\\]|\\\(.*?\\\)"
-    r"|\\begin\{(\w+\*?)\}.*?\\end\{\1\}"
+    r"|\$\$.{0,1000}?\$\$|\$[^$\n]*\$"
+    r"|\\\[.{0,1000}?\\\]|\\\(.{0,1000}?\\\)"
+    r"|\\begin\{(\w+\*?)\}.{0,1000}?\\end\{\1\}"
     r"|\\(?:boxed|text|mathrm|operatorname|frac|sqrt)\s*\{[^{}]*\}"
     r"|\\[A-Za-z]+"
     r"|</?\w+>"

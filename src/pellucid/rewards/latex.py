@@ -29,6 +29,8 @@ _MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\})(?=\d{3})")
 _PLAIN_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d ])")
 _PLAIN_MIXED = re.compile(r"(?<![\w.}/^*+] )(?<![\w./^*+}])(\d+) (\d+/\d+)(?![\d/])")
+_MAX_NESTING = 8
+"""Font commands inside font commands that are taken away."""
 _SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -37,7 +39,7 @@ _SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
 }
-_SCALE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_SCALES)})\b", re.IGNORECASE)
+_SCALE = re.compile(rf"(?<![\d.])(\d+(?:\.\d+)?)\s*({'|'.join(_SCALES)})\b", re.IGNORECASE)
 _HAS_BRACKETS = re.compile(r"[(\[]|\\\{|\\begin")
 _PREFIX = re.compile(
     r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:final|correct)\s+)?"
@@ -54,8 +56,10 @@ def tidy(text: str, *, join_thousands: bool = True) -> str:
     text = _MARKED_THOUSANDS.sub("", text.replace(r"\$", "").translate(_CHARS))
     if "\\" in text:
         text = _SPACING.sub(" ", text)
-        while (bare := _WRAPPER.sub(r" \1 ", text)) != text:
-            text = bare
+        for _ in range(_MAX_NESTING):
+            text, num_found = _WRAPPER.subn(r" \1 ", text)
+            if not num_found:
+                break
     if join_thousands and not _HAS_BRACKETS.search(text):
         text = _PLAIN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
         text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
@@ -126,6 +130,8 @@ _TAIL = re.compile(
     r"(?:\s*\^\s*\{?\s*(?P<power>[23])\s*\}?)?",
     re.DOTALL,
 )
+_TAIL_CHARS = 80
+"""A unit is looked for in so many last characters."""
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 
 
@@ -136,12 +142,14 @@ def split_unit(text: str, *, variables: str = "") -> Measured:
     that it may be `variables` of the gold.
     """
     text = _DEGREE.sub(" ", text).strip()
-    match = _TAIL.fullmatch(text.rstrip(" ."))
+    text = text.rstrip(" .")
+    head, text = text[:-_TAIL_CHARS], text[-_TAIL_CHARS:]
+    match = _TAIL.fullmatch(text)
     if match is None:
-        return Measured(text, "")
+        return Measured(head + text, "")
     words = [word.rstrip(".") for word in re.split(r"[ /-]+", match["words"])]
     if any(word.lower() in _NO_UNIT for word in words):
-        return Measured(text, "")
+        return Measured(head + text, "")
     power = match["power"]
     if words[0].lower() in _POWERS and len(words) > 1:
         power = _POWERS[words.pop(0).lower()]
@@ -150,8 +158,10 @@ def split_unit(text: str, *, variables: str = "") -> Measured:
     if any(len(word) < 3 for word in words):
         is_known = all(word in _KNOWN for word in words)
         if not is_known or not match["gap"] or set(phrase) & set(variables):
-            return Measured(text, "")
-    return Measured(match["body"].strip(), f"{name}^{power}" if name and power else name or "")
+            return Measured(head + text, "")
+    return Measured(
+        (head + match["body"]).strip(), f"{name}^{power}" if name and power else name or ""
+    )
 
 
 def strip_prefix(text: str) -> str:

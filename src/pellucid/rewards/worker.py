@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,10 +86,13 @@ class Worker:
 
     def kill(self) -> float:
         """End the process at once; CPU seconds it had spent on the item in work."""
-        self._process.kill()
+        if self._process.returncode is None:
+            os.kill(self._process.pid, signal.SIGKILL)  # Popen.kill would reap, and lose the usage
         for pipe in (self._in, self._out):
             with contextlib.suppress(BrokenPipeError):  # an unsent question to a dead process
                 pipe.close()
+        if self._process.returncode is not None:
+            return 0.0
         _, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         return max(0.0, usage.ru_utime + usage.ru_stime - self._cpu_before_s)
