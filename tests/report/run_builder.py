@@ -237,8 +237,8 @@ def _finish(folder, stage, ledger, suites, results):
         before, after = results["before", suite], results.get(("after", suite))
         entries.append(
             {
-                "suite": suite,
-                "split": "test",
+                "suite": suite.replace("-chat-boxed", " (chat-boxed)"),
+                "key": suite,
                 "template": template,
                 "before": arm_summary(before),
                 "after": arm_summary(after) if after else None,

@@ -92,7 +92,13 @@ def test_the_headline_says_what_result_json_says(finished):
 
 def test_every_suite_prompt_and_arm_is_on_the_page(finished):
     text = Page(finished[1]).text
-    for words in ("chain-chat-boxed", "countdown", "template chat-boxed", "base only", "p (Holm)"):
+    for words in (
+        "chain (chat-boxed)",
+        "countdown",
+        "template chat-boxed",
+        "base only",
+        "p (Holm)",
+    ):
         assert words in text
     for heading in ("elicited, and what it added", "Learning or format?", "Training, step by step"):
         assert heading in text
@@ -107,7 +113,7 @@ def test_instrument_errors_are_told_with_their_bounds(finished):
     raw = json.loads((folder / "stages/01-zero/evals/before-countdown.json").read_text())
     assert raw["verdicts"]["error"] > 0
     text = Page(source).text
-    assert f"grader failed on {raw['verdicts']['error']} samples" in text
+    assert f"because the grader failed: {raw['verdicts']['error']}." in text
     assert percent(raw["pass_at_1_bounds"][1]).replace("\u202f", " ") in text
 
 
@@ -247,8 +253,8 @@ def test_elicited_and_added_come_from_the_unbiased_estimator(run):
 def test_prompts_are_compared_on_the_same_problems_only(run):
     view = read_run(run)
     rows = prompt_rows(view, view.find("after", "chain"))
-    assert sorted(row.suite for row in rows) == ["chain", "chain-chat-boxed"]
-    gain = next(row.gain for row in rows if row.suite == "chain-chat-boxed")
+    assert sorted(row.label for row in rows) == ["chain", "chain (chat-boxed)"]
+    gain = next(row.gain for row in rows if row.label == "chain (chat-boxed)")
     base = view.find("before", "chain-chat-boxed").pass_at_1.value
     assert gain.value == pytest.approx(view.find("after", "chain").pass_at_1.value - base)
 

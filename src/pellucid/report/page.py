@@ -86,7 +86,7 @@ def _context(view: RunView) -> dict[str, Any]:
         "coverage_figure": _coverage_figure(covered),
         "prompts": prompt_rows(view, headline.after) if headline and headline.after else [],
         "panels": make_panels(view.curves),
-        "arms": [(e, verdict_shares(e)) for r in rows for e in (r.before, r.after) if e],
+        "arms": [(r.label, e, verdict_shares(e)) for r in rows for e in (r.before, r.after) if e],
         "verdicts": [v.value for v in Verdict],
         "pairs": _pairs(headline),
         "rollouts": choose_rollouts(read_rollouts(view), spread_steps(_rollout_steps(view))),
@@ -115,7 +115,7 @@ def _progress(view: RunView) -> dict[str, Any]:
 def _suites_figure(rows: list[SuiteRow]) -> Markup | None:
     lines = [
         (
-            row.suite,
+            row.label,
             row.before.pass_at_1 if row.before else None,
             row.after.pass_at_1 if row.after else None,
         )

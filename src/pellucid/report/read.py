@@ -94,13 +94,18 @@ class RunView:
 
     @property
     def suites(self) -> list[str]:
-        """Names of all suites, the headline first."""
+        """Keys of all suites, the headline first."""
         if self.result:
-            named = [s["suite"] for s in self.result["suites"]]
+            named = [s["key"] for s in self.result["suites"]]
         else:  # in the order in which they were begun
             named = [e.payload.get("suite") for e in self.events]
             named = [name for name in named if any(e.suite == name for e in self.evals)]
         return list(dict.fromkeys([*named, *(e.suite for e in self.evals)]))
+
+    def label(self, suite: str) -> str:
+        """A suite's name in tables."""
+        entries = self.result["suites"] if self.result else ()
+        return next((s["suite"] for s in entries if s["key"] == suite), suite)
 
     @property
     def last_step(self) -> int:
@@ -201,7 +206,7 @@ def _result(path: Path, events: Sequence[Event]) -> dict[str, Any] | None:
     result = _json(path)
     _check_fields(result, ("suites", "wall_s", "device"), str(path))
     for entry in result["suites"]:
-        _check_fields(entry, ("suite", "before", "after", "difference"), str(path))
+        _check_fields(entry, ("suite", "key", "before", "after", "difference"), str(path))
         if entry["difference"] is not None:
             _check_fields(entry["difference"], DIFFERENCE_FIELDS, str(path))
     ends = [e.payload.get("result") for e in events if e.kind is EventKind.RUN_ENDED]
@@ -248,8 +253,8 @@ def _check_evals(view: RunView) -> None:
             reported = entry[arm]
             if reported is None:
                 continue
-            found = view.find(arm, entry["suite"])
-            where = f"evals/{arm}-{entry['suite']}.json"
+            found = view.find(arm, entry["key"])
+            where = f"evals/{arm}-{entry['key']}.json"
             if found is None:
                 raise RunError(f"{view.folder.root}: {where} is missing: restore it or run again")
             if abs(found.pass_at_1.value - reported["pass_at_1"]) > 1e-9:

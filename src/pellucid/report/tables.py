@@ -18,7 +18,7 @@ CURVE_RESAMPLES = 2000
 class SuiteRow:
     """One suite before and after; without `after`, only the base was measured."""
 
-    suite: str
+    label: str
     before: EvalView | None
     after: EvalView | None
     difference: dict[str, Any] | None
@@ -50,20 +50,20 @@ class Coverage:
 class PromptRow:
     """The base model under one prompt, against the trained model under the headline's."""
 
-    suite: str
+    label: str
     base: EvalView
     gain: Difference
 
 
 def suite_rows(view: RunView) -> list[SuiteRow]:
     """All suites, the headline first; p values adjusted by Holm over the suites of the run."""
-    entries = {e["suite"]: e for e in view.result["suites"]} if view.result else {}
+    entries = {e["key"]: e for e in view.result["suites"]} if view.result else {}
     tested = [s for s in view.suites if entries.get(s, {}).get("difference")]
     adjusted = holm([entries[s]["difference"]["p"] for s in tested])
     p_holm = dict(zip(tested, adjusted, strict=True))
     return [
         SuiteRow(
-            suite=suite,
+            label=view.label(suite),
             before=view.find("before", suite),
             after=view.find("after", suite),
             difference=entries.get(suite, {}).get("difference"),
@@ -123,7 +123,7 @@ def prompt_rows(view: RunView, headline: EvalView) -> list[PromptRow]:
                 gain = paired_difference(
                     [old[i] for i in ids], [new[i] for i in ids], [families[i] for i in ids]
                 )
-                rows.append(PromptRow(suite=base.suite, base=base, gain=gain))
+                rows.append(PromptRow(label=view.label(base.suite), base=base, gain=gain))
     return rows
 
 
