@@ -24,8 +24,11 @@ RESAMPLES = 10_000
 SIGN_FLIPS = 20_000
 EXACT_FLIPS_UP_TO = 14
 """With so few differing clusters all 2^G sign patterns are enumerated."""
-CHUNK_ELEMENTS = 1 << 20
+CHUNK_ELEMENTS = 1 << 17
 """Resampled values held at once: they stay in the processor's cache."""
+WORD = 64
+"""Chunks hold a multiple of so many rows, so that no random bits are dropped between them: results do
+not depend on the size of a chunk."""
 TIE = 1e-12
 """Sums that differ by less are the same number rounded differently."""
 
@@ -236,7 +239,7 @@ def sign_flip_p(
         patterns = np.arange(2 ** len(sums_G))[:, None] >> np.arange(len(sums_G)) & 1
         return float((np.abs((2.0 * patterns - 1.0) @ sums_G) >= observed).mean())
     bits, extreme = np.random.PCG64(seed), 0
-    rows = max(1, CHUNK_ELEMENTS // len(sums_G))
+    rows = _rows_per_chunk(len(sums_G))
     for start in range(0, flips, rows):
         size = (min(rows, flips - start), len(sums_G))
         raw = bits.random_raw((size[0] * size[1] + 63) // 64).view(np.uint8)
@@ -338,15 +341,21 @@ def _resampled_ratios(num_G: Array, den_G: Array, resamples: int, seed: int) -> 
     """
     bits, num_clusters, ratios = np.random.PCG64(seed), len(num_G), np.empty(resamples)
     equal = float(den_G[0]) if np.ptp(den_G) == 0.0 else None
-    rows = max(1, CHUNK_ELEMENTS // num_clusters)
+    rows = _rows_per_chunk(num_clusters)
     for start in range(0, resamples, rows):
         size = (min(rows, resamples - start), num_clusters)
         raw = bits.random_raw((size[0] * size[1] + 1) // 2).view(np.uint32)[: size[0] * size[1]]
-        drawn = ((raw.astype(np.uint64) * np.uint64(num_clusters)) >> np.uint64(32)).astype(np.intp)
-        drawn = drawn.reshape(size)
-        below = equal * num_clusters if equal else den_G[drawn].sum(axis=1)
-        ratios[start : start + size[0]] = num_G[drawn].sum(axis=1) / below
+        drawn = raw.astype(np.uint64)  # 32 random bits · G / 2^32, in place
+        drawn *= np.uint64(num_clusters)
+        drawn >>= np.uint64(32)
+        drawn = drawn.view(np.int64).reshape(size)
+        below = equal * num_clusters if equal else den_G.take(drawn).sum(axis=1)
+        ratios[start : start + size[0]] = num_G.take(drawn).sum(axis=1) / below
     return ratios
+
+
+def _rows_per_chunk(num_clusters: int) -> int:
+    return max(WORD, CHUNK_ELEMENTS // num_clusters // WORD * WORD)
 
 
 def _expanded_tails(num_clusters: int, level: float) -> list[float]:

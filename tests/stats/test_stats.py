@@ -118,6 +118,13 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     assert stats.bootstrap_mean(values, seed=7) != stats.bootstrap_mean(values, seed=8)
 
 
+def test_results_do_not_depend_on_the_size_of_a_chunk(monkeypatch):
+    values = np.random.default_rng(6).normal(0.1, 1.0, 77)
+    whole = stats.bootstrap_mean(values, bounds=(-9, 9)), stats.sign_flip_p(values)
+    monkeypatch.setattr(stats, "CHUNK_ELEMENTS", 100)
+    assert (stats.bootstrap_mean(values, bounds=(-9, 9)), stats.sign_flip_p(values)) == whole
+
+
 def test_a_stored_interval_pins_the_stream_of_random_bits():
     estimate = stats.bootstrap_mean(np.arange(20) / 19, resamples=500, seed=11)
     assert estimate.ci95 == pytest.approx([0.3680238638434379, 0.6396722786045969], abs=1e-12)
