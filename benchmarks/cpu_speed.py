@@ -103,7 +103,7 @@ def generation(
         for r in range(rows // group)
     ]
     params = SamplingParams(max_new_tokens=new)
-    engine.generate(requests, SamplingParams(max_new_tokens=2), seed=0)
+    engine.generate(requests, params, seed=0)
     wall, cpu = timed(lambda: engine.generate(requests, params, seed=1))
     tokens = rows * new
     return {

@@ -67,6 +67,20 @@ def test_tokens_do_not_depend_on_slots_order_or_company(model, tokenizer) -> Non
     assert [[c.token_ids for c in row] for row in other] != tokens[0]
 
 
+def test_rows_left_empty_do_not_disturb_the_living(model, tokenizer) -> None:
+    """Many prompts with few samples each: their places are given up and away all the time."""
+    asked = [
+        Request(prompt_ids=(p % 25 + 1, p % 7 + 2), sample_ids=(2 * p, 2 * p + 1))
+        for p in range(150)
+    ]
+    params = SamplingParams(max_new_tokens=30)
+    runs = [
+        InProcessEngine(model, tokenizer, slots=s).generate(asked, params, seed=3) for s in (7, 200)
+    ]
+    tokens = [[[c.token_ids for c in row] for row in run] for run in runs]
+    assert tokens[0] == tokens[1]
+
+
 def test_greedy_follows_a_loop_without_cache(model, tokenizer) -> None:
     params = SamplingParams(temperature=0, max_new_tokens=40)
     out = InProcessEngine(model, tokenizer, slots=2).generate(requests(1), params, seed=0)

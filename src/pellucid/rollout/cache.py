@@ -9,6 +9,7 @@ J key/value heads, G query heads of each, K head dimension, L prompt positions, 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -34,35 +35,48 @@ class KVCache:
 
     Heads come before positions: a layer is a contiguous [B * J, C, K] and grouped heads are one
     batched product, 2 to 10 times faster on a CPU than scaled_dot_product_attention for a single
-    query. What lies beyond a sequence's end is masked but multiplied: it must be finite.
+    query, and slower where it is not contiguous: so the slots' part is kept tight and grows.
+    What lies beyond a sequence's end is masked but multiplied: it must be finite.
     """
 
     def __init__(
         self, spec: ModelSpec, extent: Extent, *, dtype: torch.dtype, device: torch.device
     ) -> None:
-        def shape(count: int, length: int) -> tuple[int, ...]:
-            return (spec.num_layers, count, spec.num_kv_heads, length, spec.head_dim)
-
-        prompts = shape(extent.places, extent.prompt)
-        self.prompt_k = torch.empty(prompts, dtype=dtype, device=device)
-        self.prompt_v = torch.empty(prompts, dtype=dtype, device=device)
-        slots = shape(extent.rows, extent.own)
-        self.k = torch.zeros(slots, dtype=dtype, device=device)
-        self.v = torch.zeros(slots, dtype=dtype, device=device)
+        self.spec = spec
+        self.extent = extent
+        """What there is room for."""
+        like = torch.empty(0, dtype=dtype, device=device)
+        prompts = _shape(spec, extent.places, extent.prompt)
+        # Prompts on a CPU are cleared when written, so that places never used cost no memory.
+        self.prompt_k, self.prompt_v = (like.new_empty(prompts) for _ in range(2))
         if device.type == "cuda":
-            # Places are looked at in round numbers, before they are written.
             self.prompt_k.zero_()
             self.prompt_v.zero_()
+        self.k, self.v = (like.new_zeros(_shape(spec, extent.rows, extent.own)) for _ in range(2))
 
     @property
-    def own(self) -> int:
-        """Own positions there is room for."""
-        return self.k.shape[3]
+    def num_bytes(self) -> int:
+        stores = (self.prompt_k, self.prompt_v, self.k, self.v)
+        return sum(store.untyped_storage().nbytes() for store in stores)
+
+    def fits(self, spec: ModelSpec, extent: Extent, like: Tensor) -> bool:
+        """Whether this cache can be used again, its own positions aside, beside weights `like`."""
+        mine = (self.spec, *self.extent[:3], self.k.dtype, self.k.device)
+        return mine == (spec, *extent[:3], like.dtype, like.device)
+
+    def reset(self, own: int) -> None:
+        """Starts again with all slots and room for `own` positions, in the memory it has."""
+        self.extent = self.extent._replace(own=own)
+        shape = _shape(self.spec, self.extent.rows, own)
+        self.k, self.v = (_recut(store, shape) for store in (self.k, self.v))
+        self.k.zero_()
+        self.v.zero_()
 
     def grow(self, own: int, rows: int) -> None:
         """Makes room for `own` positions of the first `rows` slots; the others are dropped."""
-        self.k = _longer(self.k, own, rows)
-        self.v = _longer(self.v, own, rows)
+        self.extent = self.extent._replace(own=own)
+        shape = _shape(self.spec, rows, own)
+        self.k, self.v = (_stretch(store, shape) for store in (self.k, self.v))
 
     def write_prompt(self, place: int, k: Tensor, v: Tensor) -> None:
         """Stores a prompt's keys and values [R, J, L, K] at a place."""
@@ -77,10 +91,30 @@ class KVCache:
         self.v[:, targets] = self.v[:, sources]
 
 
-def _longer(old: Tensor, length: int, rows: int) -> Tensor:
-    new = old.new_empty(old.shape[0], rows, old.shape[2], length, old.shape[4])
-    new[:, :, :, : old.shape[3]] = old[:, :rows]
-    new[:, :, :, old.shape[3] :] = 0
+def _shape(spec: ModelSpec, count: int, length: int) -> tuple[int, ...]:
+    return (spec.num_layers, count, spec.num_kv_heads, length, spec.head_dim)
+
+
+def _recut(store: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of this shape with arbitrary content, in the memory of `store` if that suffices.
+
+    Fresh memory is dear on a CPU: the first touch of each page costs more than a step's attention.
+    """
+    size = math.prod(shape)
+    if size * store.element_size() > store.untyped_storage().nbytes():
+        return store.new_empty(shape)
+    return store.new_empty(0).set_(store.untyped_storage(), 0, (size,)).view(shape)
+
+
+def _stretch(old: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """`old` with longer sequences and perhaps fewer slots, the rest 0; `old` is not used again."""
+    new, length, rows = _recut(old, shape), old.shape[3], shape[1]
+    layers = range(len(old))
+    # In the same memory layers must move away from each other before they meet.
+    for layer in reversed(layers) if new[0].numel() > old[0].numel() else layers:
+        part = old[layer, :rows].clone()
+        new[layer, :, :, :length] = part
+        new[layer, :, :, length:] = 0
     return new
 
 
@@ -102,8 +136,10 @@ class CachedAttention:
         self.extent = extent
         self.place, self.lane = place, lane
         num_kv, head_dim = cache.k.shape[2], cache.k.shape[4]
+        # Every layer fills the same lanes.
+        self.query_lanes, self.weight_lanes = self._lanes(head_dim), self._lanes(extent.prompt)
         heads = torch.arange(extent.rows * num_kv, device=own.device)
-        self.where = heads * cache.own + own.repeat_interleave(num_kv)
+        self.where = heads * cache.extent.own + own.repeat_interleave(num_kv)
         """Row of the flat [B * J * C, K] view at which each new key is stored, [B * J]."""
         self.scale = head_dim**-0.5
         # Scores are masked and normalised in float32, as the trainer's kernel does.
@@ -125,13 +161,15 @@ class CachedAttention:
         own_scores = _scores(queries.view(-1, group, head_dim), keys).view(rows, num_kv, group, own)
         torch.add(own_scores, self.own_mask, out=scores[..., length:])
         if length:
-            shared = _scores(self._spread(queries), self._prompts(self.cache.prompt_k[layer]))
+            shared = _scores(
+                self._spread(queries, self.query_lanes), self._prompts(self.cache.prompt_k[layer])
+            )
             torch.add(self._collect(shared, num_kv), self.prompt_mask, out=scores[..., :length])
         weights = torch.softmax(scores, -1).to(values.dtype)
         own_weights = weights[..., length:].reshape(-1, group, own)
         out = torch.bmm(own_weights, values).view(rows, num_kv, group, head_dim)
         if length:
-            spread = self._spread(weights[..., :length])
+            spread = self._spread(weights[..., :length], self.weight_lanes)
             shared = torch.bmm(spread, self._prompts(self.cache.prompt_v[layer]))
             out += self._collect(shared, num_kv)
         return out.view(rows, -1)
@@ -146,16 +184,24 @@ class CachedAttention:
         """The part in use [P * J, L, K] of layer [P, J, L, K]."""
         return layer[: self.extent.places].flatten(0, 1)[:, : self.extent.prompt]
 
-    def _spread(self, x: Tensor) -> Tensor:
-        """Rows [B, J, G, n] to the lanes of their prompts [P * J, N * G, n]; other lanes are 0."""
-        _, num_kv, group, size = x.shape
-        lanes = x.new_zeros(self.extent.places, num_kv, LANES, group, size)
+    def _lanes(self, size: int) -> Tensor:
+        """Room for what rows hand to their prompts, [P, J, N + 1, G, size]; empty lanes stay 0.
+
+        Rows without a sample share the lane beyond the last: they must not touch a live one.
+        """
+        spec = self.cache.spec
+        group = spec.num_heads // spec.num_kv_heads
+        shape = (self.extent.places, spec.num_kv_heads, LANES + 1, group, size)
+        return self.cache.k.new_zeros(shape)
+
+    def _spread(self, x: Tensor, lanes: Tensor) -> Tensor:
+        """Rows [B, J, G, n] to the lanes of their prompts [P * J, (N + 1) * G, n]."""
         lanes[self.place, :, self.lane] = x
-        return lanes.view(-1, LANES * group, size)
+        return lanes.flatten(2, 3).flatten(0, 1)
 
     def _collect(self, x: Tensor, num_kv: int) -> Tensor:
         """The inverse of `_spread`."""
-        lanes = x.view(self.extent.places, num_kv, LANES, -1, x.shape[-1])
+        lanes = x.view(self.extent.places, num_kv, LANES + 1, -1, x.shape[-1])
         return lanes[self.place, :, self.lane]
 
 

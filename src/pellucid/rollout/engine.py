@@ -11,7 +11,12 @@ from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.cache import KVCache
 from pellucid.rollout.generation import Generation
+
+SPARE_BYTES = 2**29
+"""On a CPU keys and values up to this size stay allocated for the next call: first touches of fresh
+memory cost a small model a tenth of its time."""
 
 
 class InProcessEngine:
@@ -29,6 +34,7 @@ class InProcessEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.slots = slots
+        self._spare: KVCache | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -67,8 +73,13 @@ class InProcessEngine:
                     params,
                     seed=seed,
                     slots=self.slots,
+                    spare=self._spare,
                 )
-                return generation.run(progress)
+                self._spare = None  # not kept if the run fails: it may hold NaN
+                completions = generation.run(progress)
+        if generation.cache.num_bytes <= SPARE_BYTES and not generation.is_cuda:
+            self._spare = generation.cache
+        return completions
 
     def _check(self, requests: Sequence[Request], params: SamplingParams) -> None:
         if params.max_new_tokens < 1:

@@ -26,7 +26,7 @@ from pellucid.rollout.cache import Extent, KVCache
 from pellucid.rollout.philox import uniforms
 from pellucid.rollout.prefill import PromptStore
 from pellucid.rollout.sampling import Sampler
-from pellucid.rollout.scheduler import Scheduler, round_size
+from pellucid.rollout.scheduler import LANES, Scheduler, round_size
 from pellucid.rollout.step import DecodeStep
 from pellucid.rollout.stops import StopRule
 
@@ -51,8 +51,10 @@ class Generation:
         *,
         seed: int,
         slots: int,
+        spare: KVCache | None = None,
     ) -> None:
-        """`head` [V, D]: the output head, in the type that logits are computed in."""
+        """`head` [V, D]: the output head, in the type that logits are computed in; `spare`: the
+        cache of an earlier call, used again where it fits."""
         self.requests, self.params, self.seed = requests, params, seed
         self.device = model.embedding.weight.device
         self.is_cuda = self.device.type == "cuda"
@@ -65,8 +67,12 @@ class Generation:
         self.scheduler = Scheduler([len(r.sample_ids) for r in requests], slots)
         rows = self.scheduler.rows
         extent = Extent(rows, self._round_places(self.scheduler.max_places), longest, own)
-        dtype = model.embedding.weight.dtype
-        self.cache = KVCache(model.spec, extent, dtype=dtype, device=self.device)
+        like = model.embedding.weight
+        if spare is not None and spare.fits(model.spec, extent, like):
+            self.cache = spare
+            self.cache.reset(own)
+        else:
+            self.cache = KVCache(model.spec, extent, dtype=like.dtype, device=self.device)
         sampler = Sampler(model.spec.vocab_size, params, self.device)
         self.step = DecodeStep(model, head, self.cache, sampler, WINDOW)
         self.column = 0
@@ -130,7 +136,7 @@ class Generation:
             self.step.column.zero_()
             self._draw(np.nonzero(self.is_live)[0])
         extent = self._extent()
-        if extent.own > self.cache.own:
+        if extent.own > self.cache.extent.own:
             self.cache.grow(extent.own, extent.rows)
         self.step.run(extent, self.chunk)
         columns = slice(self.column, self.column + self.chunk)
@@ -145,7 +151,7 @@ class Generation:
         prompt = self._round(int(self.prompt_lengths[self.is_live].max()) - 1)
         furthest = int(self.num_generated[self.is_live].max()) + self.chunk
         own = self._round(min(furthest, self.params.max_new_tokens))
-        own = own if self.is_cuda else max(own, self.cache.own)
+        own = own if self.is_cuda else max(own, self.cache.extent.own)
         places = self._round_places(self.scheduler.places)
         return Extent(self.scheduler.rows, places, prompt, own)
 
@@ -159,12 +165,18 @@ class Generation:
         self.tokens[live, place] = tokens
         self.logprobs[live, place] = logprobs
         self.num_generated[live] = place + 1
+        ended: list[int] = []
         for i in self.stops.suspects(tokens, place + 1):
             slot = int(live[i])
             token_ids = self.tokens[slot, : place[i] + 1].tolist()
             reason = self.stops.reason(token_ids)
             if reason is not None:
                 self._finish(slot, token_ids, reason)
+                ended.append(slot)
+        if ended:
+            # Their place may be given away, and their lane with it.
+            where = self._upload(np.array(ended))
+            self.step.place[where], self.step.lane[where] = 0, LANES
 
     def _finish(self, slot: int, token_ids: list[int], reason: StopReason) -> None:
         seat = self.scheduler.finish(slot)
