@@ -1,4 +1,4 @@
-"""Processor milliseconds per sample that evaluation adds to generation and math-verify, as JSON on stdout.
+"""Processor milliseconds per sample that evaluation adds to generation and math-verify, as JSON.
 
 A scripted engine returns ready completions and a trivial grader ready scores, so what is timed is
 the rest: prompts, ids, records written as JSON lines, and all statistics. Goal: 0.3 ms or less.
