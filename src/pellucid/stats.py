@@ -27,8 +27,8 @@ EXACT_FLIPS_UP_TO = 14
 CHUNK_ELEMENTS = 1 << 17
 """Resampled values held at once: they stay in the processor's cache."""
 WORD = 64
-"""Rows of a chunk are a multiple of this, so that no random bits are dropped between chunks: results
-do not depend on their size."""
+"""Rows of a chunk are a multiple of this, so that no random bits are dropped between chunks and
+results do not depend on their size."""
 TIE = 1e-12
 """Sums that differ by less are the same number rounded differently."""
 
