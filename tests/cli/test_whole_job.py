@@ -1,0 +1,228 @@
+"""The main job on a model of 30 thousand weights: killed anywhere, it ends with the same bits."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_model import write_small_model
+
+from pellucid.artifacts import RunFolder
+from pellucid.cli import run_command
+from pellucid.jsonl import read_jsonl, read_zstd_jsonl
+from pellucid.ledger import EventKind, Ledger, verify_ledger
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """
+name = "whole"
+seed = 3
+device = "cpu"
+threads = 1
+[task]
+template = "plain"
+[rollout]
+prompts = 4
+group_size = 4
+max_new_tokens = 24
+[reward]
+terms = {random = 1.0}
+math_verify = false
+[train]
+steps = 5
+learning_rate = 1e-3
+checkpoint_every = 2
+[eval]
+max_new_tokens = 16
+suites = [{name = "chain", limit = 6, k = 2}]
+"""
+
+# Runs the command line, but does something at the n-th call of one function of the package.
+STOPPER = """
+import importlib, os, signal, sys
+deed, place, count, arguments = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
+module, _, path = place.partition(":")
+owner = importlib.import_module(module)
+*parents, name = path.split(".")
+for parent in parents:
+    owner = getattr(owner, parent)
+real, calls = getattr(owner, name), 0
+
+def stopping(*given, **named):
+    global calls
+    calls += 1
+    if calls == count:
+        if deed == "tear":
+            real(given[0], given[1][: len(given[1]) // 2])
+        os.kill(os.getpid(), signal.SIGTERM if deed == "ask" else signal.SIGKILL)
+    return real(*given, **named)
+
+setattr(owner, name, stopping)
+from pellucid.cli import main
+main(arguments)
+"""
+DECODING = "pellucid.rollout.generation:Generation._advance"
+APPENDING = "pellucid.jsonl:_Appender._append_blob"
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """(arguments of the command without its folder, the run folder of an undisturbed run)"""
+    root = tmp_path_factory.mktemp("job")
+    model = write_small_model(root / "model")
+    (root / "recipe.toml").write_text(RECIPE)
+    arguments = ["run", str(root / "recipe.toml"), "--set", f"model.id={model}", "--out"]
+    done = _command(*arguments, str(root / "undisturbed"), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["suite"] == "chain"
+    return arguments, root / "undisturbed"
+
+
+def _command(*arguments):
+    code = "from pellucid.cli import main; main()"
+    return _python(code, *arguments)
+
+
+def _python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def _outcome(root: Path):
+    """Everything that must not depend on how often a run was stopped."""
+    stage = RunFolder(root).stages()[0]
+    result = json.loads((root / "result.json").read_text())
+    return {
+        "model": (stage.model / "model.safetensors").read_bytes(),
+        "states": [
+            (stage.checkpoint(step) / "state.safetensors").read_bytes()
+            for step in stage.checkpoint_steps()
+        ],
+        "steps": stage.checkpoint_steps(),
+        "metrics": [r for r in read_jsonl(stage.metrics) if r["name"] != "timing"],
+        "rollouts": stage.rollouts.read_bytes(),
+        "samples": {p.name: list(read_zstd_jsonl(p)) for p in stage.evals.glob("*.zst")},
+        "pass_at_1": [result[arm]["pass_at_1"] for arm in ("before", "after")],
+    }
+
+
+def test_an_undisturbed_run_leaves_the_folder_that_the_design_promises(job):
+    _, root = job
+    stage = RunFolder(root).stages()[0]
+    result = json.loads((root / "result.json").read_text())
+    assert {"pass_at_1", "ci95", "n", "k"} <= result["before"].keys()
+    assert {"pass_at_1", "ci95", "n", "k"} <= result["after"].keys()
+    assert {"value", "ci95"} <= result["difference"].keys()
+    assert result["wall_s"] > 0
+    assert result["device"] == "cpu, 1 threads"
+    assert (result["before"]["n"], result["before"]["k"]) == (6, 2)
+    assert "<html" in (root / "report.html").read_text()
+    assert "learning_rate = 0.001  # by the recipe" in (root / "recipe.toml").read_text()
+    assert verify_ledger(root / "ledger.jsonl") == []
+    manifest = json.loads(stage.manifest.read_text())
+    assert manifest["seed"] == 3
+    assert {"model", "recipe"} <= manifest["inputs"].keys()
+    assert stage.checkpoint_steps() == [5, 4]
+    metrics = list(read_jsonl(stage.metrics))
+    assert sorted({r["step"] for r in metrics}) == [1, 2, 3, 4, 5]
+    rollouts = list(read_zstd_jsonl(stage.rollouts))
+    assert len(rollouts) == 5 * 4 * 4
+    assert max(abs(r["advantage"]) for r in rollouts) > 0
+
+
+def test_a_run_killed_at_every_kind_of_moment_ends_with_the_same_bits(job, tmp_path):
+    arguments, undisturbed = job
+    moments = [
+        ("kill", DECODING, 5),  # the evaluation before
+        ("kill", DECODING, 60),  # a rollout before the first checkpoint
+        ("kill", "pellucid.artifacts:_put_in_place", 1),  # a checkpoint written, not yet in place
+        ("tear", APPENDING, 13),  # half a line or frame
+        ("kill", DECODING, 40),  # a rollout after a checkpoint
+        ("kill", "pellucid.pipeline.zero:build_result", 1),  # all but the result
+    ]
+    for deed, place, count in moments:
+        done = _python(STOPPER, deed, place, str(count), *arguments, str(tmp_path / "run"))
+        assert done.returncode == -signal.SIGKILL, (place, done.stderr)
+        assert not (tmp_path / "run" / "result.json").exists()
+    done = _command(*arguments, str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "report.html in a browser" in done.stdout
+    assert _outcome(tmp_path / "run") == _outcome(undisturbed)
+    assert verify_ledger(tmp_path / "run" / "ledger.jsonl") == []
+    assert list((tmp_path / "run").rglob(".partial*")) == []
+
+
+def test_a_run_asked_to_stop_saves_first_and_a_damaged_checkpoint_is_passed_over(job, tmp_path):
+    arguments, undisturbed = job
+    root = tmp_path / "run"
+    done = _python(STOPPER, "ask", DECODING, "90", *arguments, str(root))
+    assert done.returncode == 143, done.stderr
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line.startswith("stopped: ")
+    assert last_line.endswith("continue with the same command")
+    stage = RunFolder(root).stages()[0]
+    newest, older = stage.checkpoint_steps()[:2]
+    state = stage.checkpoint(newest) / "state.safetensors"
+    damaged = bytearray(state.read_bytes())
+    damaged[-5] ^= 1
+    state.write_bytes(damaged)
+    done = _command(*arguments, str(root))
+    assert done.returncode == 0, done.stderr
+    assert _outcome(root) == _outcome(undisturbed)
+    ledger = Ledger(root / "ledger.jsonl")
+    event = ledger.last(EventKind.ARTEFACT_DAMAGED)
+    ledger.close()
+    assert f"step-{newest:06d}: the bytes of state.safetensors have changed" in str(event.payload)
+    assert older < newest
+
+
+def test_another_recipe_is_refused_and_the_finished_run_stays_as_it_is(job, capsys):
+    arguments, undisturbed = job
+    before = (undisturbed / "result.json").read_bytes()
+    assert run_command([*arguments, str(undisturbed), "--set", "seed=4"]) == 2
+    assert "holds a run of another recipe: seed is 3 there and 4 here" in capsys.readouterr().err
+    assert (undisturbed / "result.json").read_bytes() == before
+
+
+def test_the_trained_model_can_be_measured_exported_and_talked_to(
+    job, tmp_path, capsys, monkeypatch
+):
+    _, root = job
+    sample = ["--device", "cpu", "--max-new-tokens", "8"]
+    assert run_command(["generate", str(root), "2 + 2 =", "-n", "2", "--json", *sample]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert len(first["completions"]) == 2
+    assert run_command(["generate", str(root), "2 + 2 =", "-n", "2", "--json", *sample]) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+    suite = ["--suite", "chain", "--limit", "3", "--k", "2", "--template", "plain"]
+    arguments = ["eval", str(root), *suite, *sample, "--json", "--out", str(tmp_path / "eval")]
+    assert run_command(arguments) == 0
+    [summary] = json.loads(capsys.readouterr().out)
+    assert (summary["suite"], summary["n"], summary["k"]) == ("chain", 3, 2)
+    assert len(list((tmp_path / "eval").iterdir())) == 2
+
+    assert run_command(["export", str(root), "--out", str(tmp_path / "hf")]) == 0
+    assert (tmp_path / "hf" / "model.safetensors").is_file()
+    capsys.readouterr()
+
+    lines = iter(["hello", "", "again", "/new", "hello", "/quit", "never read"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert run_command(["chat", str(tmp_path / "hf"), *sample]) == 0
+    assert next(lines) == "never read"
+    assert len(capsys.readouterr().out) > 0
+
+
+def test_a_report_is_written_again_from_the_folder_alone(job, capsys):
+    _, root = job
+    (root / "report.html").unlink()
+    assert run_command(["report", str(root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(root / "report.html")}
+    assert "<html" in (root / "report.html").read_text()
