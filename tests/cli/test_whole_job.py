@@ -183,6 +183,18 @@ def test_a_run_asked_to_stop_saves_first_and_a_damaged_checkpoint_is_passed_over
     assert older < newest
 
 
+def test_a_finished_run_is_not_run_again(job, capsys):
+    arguments, undisturbed = job
+    files = sorted(p for p in undisturbed.rglob("*") if p.is_file())
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files[1:]}
+    assert run_command([*arguments, str(undisturbed)]) == 0
+    printed = capsys.readouterr()
+    assert "is finished: this is its result" in printed.err
+    assert "report.html in a browser" in printed.out
+    assert sorted(p for p in undisturbed.rglob("*") if p.is_file()) == files
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+
+
 def test_another_recipe_is_refused_and_the_finished_run_stays_as_it_is(job, capsys):
     arguments, undisturbed = job
     before = (undisturbed / "result.json").read_bytes()

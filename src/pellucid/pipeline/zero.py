@@ -9,6 +9,7 @@ command.
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import threading
@@ -61,11 +62,29 @@ def run(
     with open_run(out, dump_recipe(config, set_by_hand)) as (folder, is_resumed):
         ledger = Ledger(folder.ledger)
         try:
+            if _is_finished(folder, ledger):
+                progress.say(f"{out} is finished: this is its result (another --out runs it anew)")
+                return _finished_outcome(folder)
             ledger.append(EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED)
             job = ZeroJob(config, folder, ledger, progress)
             return job.run()
         finally:
             ledger.close()
+
+
+def _is_finished(folder: RunFolder, ledger: Ledger) -> bool:
+    """The ledger ends a run only when all is written; a result changed since then is made again."""
+    ended = ledger.last(EventKind.RUN_ENDED)
+    if ended is None or not folder.result.is_file():
+        return False
+    return sha256_file(folder.result) == ended.payload["result"]
+
+
+def _finished_outcome(folder: RunFolder) -> RunOutcome:
+    report = folder.report if folder.report.is_file() else write_report(folder.root)
+    return RunOutcome(
+        folder=folder.root, report=report, result=json.loads(folder.result.read_text())
+    )
 
 
 class ZeroJob:
