@@ -10,7 +10,6 @@ from pellucid.rewards.latex import split_unit, strip_prefix, tidy
 from pellucid.rewards.math import strict_score
 from pellucid.rewards.vectors import load_vectors
 
-
 MATH_VECTORS = [vector for vector in load_vectors() if vector.grader == "math"]
 
 
@@ -43,6 +42,17 @@ def test_strict_comparison_never_contradicts_a_label(vector):
         ("|{-3}|", "3", True),
         ("\\sin x", "\\cos x", None),
         ("\\sin(1)", "0.5", False),
+        ("\\frac{1}{2}", "\\sin 30^\\circ", True),
+        ("-\\frac{\\sqrt{3}}{2}", "\\cos \\frac{7\\pi}{6}", True),
+        ("-1", "\\tan \\frac{3\\pi}{4}", True),
+        ("0", "\\sin(-2\\pi)", True),
+        ("\\frac{\\sqrt2}{2}", "\\sin(-\\frac{\\pi}{4})", False),
+        ("5", "\\tan 90^\\circ", None),
+        ("\\frac{5}{6}", "0.8\\overline{3}", True),
+        ("\\frac{5}{6}", "0.\\overline{83}", False),
+        ("7", "**7**", True),
+        ("7", "8 \\Rightarrow 7", False),
+        ("56", "5 6", False),
         ("x \\neq 0", "(-\\infty,0)\\cup(0,\\infty)", True),
         ("\\{x : x > 2\\}", "(2,\\infty)", True),
         ("-80\\leq g(x)\\leq 82", "[-80,82]", True),
@@ -50,6 +60,13 @@ def test_strict_comparison_never_contradicts_a_label(vector):
         ("2:3", "\\frac{2}{3}", True),
         ("x=1, y=2", "(1,2)", True),
         ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1,2)", True),
+        ("5 - 12i", "\\left(-1\\right) 12 i + 5", True),
+        (
+            "\\begin{pmatrix}1\\\\2\\end{pmatrix}",
+            "\\left[\\begin{matrix}1\\\\2\\end{matrix}\\right]",
+            True,
+        ),
+        ("6", "2 3", False),
         ("-37_8", "-37", True),
         ("43_5.", "43_{5}", True),
         ("0.56 = 56\\%", "0.56", True),

@@ -129,6 +129,22 @@ def test_a_worker_that_died_while_idle_is_replaced():
     assert score.verdict is Verdict.CORRECT
 
 
+def test_a_late_reply_never_reaches_the_batch_after_an_interrupted_one(monkeypatch):
+    with make_pool(num_workers=1) as pool:
+        pool.grade([problem("x")], [undecided("a")])
+        wait = pool._wait
+
+        def interrupted(batch):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(pool, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.grade([problem(gold_for("b"))], [undecided("b")])
+        monkeypatch.setattr(pool, "_wait", wait)
+        (score,) = pool.grade([problem("x")], [undecided("c")])
+    assert score.verdict is Verdict.WRONG
+
+
 def test_it_grades_off_the_main_thread(pool):
     results = []
     thread = threading.Thread(

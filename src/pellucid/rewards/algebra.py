@@ -37,7 +37,7 @@ class TooBigError(UndecidedError):
 
 
 class ContradictionError(UndecidedError):
-    """The text claims an equality that does not hold, such as `7 = 5`."""
+    """The text is surely no answer: it claims that `7 = 5`, or puts two numbers side by side."""
 
 
 class Value(NamedTuple):

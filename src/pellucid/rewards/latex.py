@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 _CHARS = str.maketrans(
@@ -19,16 +20,17 @@ _CHARS = str.maketrans(
 )  # fmt: skip
 _SPACING = re.compile(
     r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?|quad|qquad)(?![a-zA-Z])"
-    r"|(?<!\\)\\(?:,|!|;|:|>|\s)"
+    r"|(?<!\\)\\[],!;:>()[\s]"
 )
 _WRAPPER = re.compile(
-    r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)"
+    r"\\(?:underline|text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|sf)|mbox|hbox|operatorname\*?)"
     r"\s*\{([^{}]*)\}"
 )
 _MARKED_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!\s*|\{,\})(?=\d{3})")
 _PLAIN_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.])[1-9]\d{0,2}(?: \d{3})+(?![\d ])")
 _PLAIN_MIXED = re.compile(r"(?<![\w.}/^*+] )(?<![\w./^*+}])(\d+) (\d+/\d+)(?![\d/])")
+_REPEATING = re.compile(r"(\d{0,50})\.(\d{0,50})\\(?:overline|bar|dot)\s*\{?(\d{1,50})\}?")
 _MAX_NESTING = 8
 """Font commands inside font commands that are taken away."""
 _SCALES = {
@@ -60,6 +62,7 @@ def tidy(text: str, *, join_thousands: bool = True) -> str:
             text, num_found = _WRAPPER.subn(r" \1 ", text)
             if not num_found:
                 break
+    text = _REPEATING.sub(_repeating_fraction, text.strip().strip("*`"))
     if join_thousands and not _HAS_BRACKETS.search(text):
         text = _PLAIN_THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
         text = _SPACED_THOUSANDS.sub(lambda match: match[0].replace(" ", ""), text)
@@ -67,6 +70,14 @@ def tidy(text: str, *, join_thousands: bool = True) -> str:
     if _SCALE.search(text):
         text = _SCALE.sub(lambda match: f"({match[1]}*{_SCALES[match[2].lower()]})", text)
     return " ".join(text.split())
+
+
+def _repeating_fraction(match: re.Match[str]) -> str:
+    whole, start, period = match.groups()
+    shown = 10 ** len(start)
+    value = Fraction(int(whole + start or 0), shown)
+    value += Fraction(int(period), shown * (10 ** len(period) - 1))
+    return f"({value.numerator}/{value.denominator})"
 
 
 class Measured(NamedTuple):
@@ -124,6 +135,7 @@ _NO_UNIT = frozenset(
 )
 """Words that change the number or are none: an answer with them is read as a whole."""
 _DEGREE = re.compile(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?(?:\s*[CF]\b)?|\\degree|\bdegrees?\b")
+_ANGLE_FUNCTION = re.compile(r"sin|cos|tan|cot|sec|csc")
 _TAIL = re.compile(
     r"(?P<body>.*?[\d)}\]a-zA-Z!%])(?P<gap>\s+|(?=[A-Za-z]{2}))(?<![\\A-Za-z])"
     r"(?P<words>[A-Za-z]+\.?(?:[ /-]+[A-Za-z]+\.?){0,3})"
@@ -141,7 +153,8 @@ def split_unit(text: str, *, variables: str = "") -> Measured:
     A word is no unit where it is a number word, a connective or a function, or where it is so short
     that it may be `variables` of the gold.
     """
-    text = _DEGREE.sub(" ", text).strip()
+    if not _ANGLE_FUNCTION.search(text):  # the sine of 30 degrees is not that of 30
+        text = _DEGREE.sub(" ", text).strip()
     text = text.rstrip(" .")
     head, text = text[:-_TAIL_CHARS], text[-_TAIL_CHARS:]
     match = _TAIL.fullmatch(text)

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from pellucid.rewards import algebra
-from pellucid.rewards.algebra import TooBigError, UndecidedError, Value, rational
+from pellucid.rewards.algebra import (
+    ContradictionError,
+    TooBigError,
+    UndecidedError,
+    Value,
+    rational,
+)
 
 MAX_CHARS = 2000
 MAX_DEPTH = 40
@@ -36,6 +42,8 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "ln": cmath.log,
     "log": cmath.log10,
 }
+_SPECIAL = (1, 2, 3, 4, 6)
+"""Denominators of the multiples of pi whose sine is a radical of a rational."""
 _GREEK = re.compile(
     r"\\(?:alpha|beta|gamma|delta|(?:var)?epsilon|theta|lambda|mu|nu|rho|sigma|tau|(?:var)?phi"
     r"|omega|psi|xi|eta|kappa|ell)"
@@ -138,8 +146,8 @@ class _Parser:
                 result = (algebra.multiply if token == "*" else algebra.divide)(result, factor)
             elif token in _STOP and not (token == "|" and self._open_bars == 0):
                 return result
-            elif token[0].isdigit() or token[0] == ".":
-                raise UndecidedError("two numbers side by side")
+            elif token[0] in "0123456789." and self._tokens[self._at - 1] not in (")", "]", "}"):
+                raise ContradictionError("two numbers side by side")
             else:
                 result = algebra.multiply(result, self._power())
 
@@ -158,10 +166,19 @@ class _Parser:
             value = _factorial(value)
         if self.peek() == "^":
             self._take()
-            value = algebra.power(value, self._exponent())
+            is_degrees = self._take_degrees()
+            value = _degrees(value) if is_degrees else algebra.power(value, self._exponent())
         if before.isdigit() and self.peek() == r"\frac":
             return self._mixed(value)
         return value
+
+    def _take_degrees(self) -> bool:
+        """Whether `\\circ` is the exponent, as in `\\sin 30^\\circ`."""
+        for form in ([r"\circ"], ["{", r"\circ", "}"]):
+            if self._tokens[self._at : self._at + len(form)] == form:
+                self._at += len(form)
+                return True
+        return False
 
     def _exponent(self) -> Value:
         """Right-associative, and with an own sign: `2^-3^2`."""
@@ -287,9 +304,16 @@ class _Parser:
         return value
 
 
+def _degrees(value: Value) -> Value:
+    return algebra.multiply(value, algebra.divide(algebra.PI, rational(180)))
+
+
 def _apply(name: str, argument: Value, base: Value | None) -> Value:
     if name == "exp":
         return algebra.power(algebra.symbol("e"), argument)
+    turns = algebra.as_fraction(algebra.divide(argument, algebra.PI))
+    if name in ("sin", "cos", "tan") and turns is not None and turns.denominator in _SPECIAL:
+        return _special_angle(name, turns)
     number = algebra.numeric(argument)
     try:
         result = None if number is None else _FUNCTIONS[name](number)
@@ -300,6 +324,21 @@ def _apply(name: str, argument: Value, base: Value | None) -> Value:
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise UndecidedError(f"{name} is not defined there") from error
     return algebra.opaque(name, argument, value=result)
+
+
+def _special_angle(name: str, turns: Fraction) -> Value:
+    """Sine, cosine or tangent of a multiple of pi/6 or pi/4, exactly."""
+    if name == "tan":
+        return algebra.divide(_special_angle("sin", turns), _special_angle("cos", turns))
+    turns = (turns + Fraction(1, 2) if name == "cos" else turns) % 2
+    sign = -1 if turns > 1 else 1
+    turns = turns % 1
+    quarter = min(turns, 1 - turns)  # in [0, 1/2]
+    square = {0: 0, 2: Fraction(1, 4), 3: Fraction(1, 2), 4: Fraction(3, 4), 6: 1}[
+        int(quarter * 12)
+    ]
+    value = algebra.root(rational(square), 2)
+    return algebra.negate(value) if sign < 0 else value
 
 
 def _logarithm(argument: Value, base: Value) -> Value:

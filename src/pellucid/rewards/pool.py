@@ -115,13 +115,16 @@ class GraderPool:
     def _ask_all(self, pairs: list[_Pair]) -> list[Opinion]:
         """One opinion per pair, in order."""
         batch = _Batch(pairs, timeout_s=self._timeout_s)
-        while not batch.is_done:
-            try:
+        try:
+            while not batch.is_done:
                 self._fill(batch)
-            except OSError as error:
-                batch.fail_rest(f"cannot start a grader process: {error}")
-                break
-            self._wait(batch)
+                self._wait(batch)
+        except OSError as error:
+            batch.fail_rest(f"cannot run a grader process: {error}")
+        finally:
+            # Interrupted, or failed early: a late reply must never reach the next batch.
+            for worker in [worker for worker in self._workers if worker.item is not None]:
+                self._drop(worker)
         return batch.results()
 
     def _fill(self, batch: _Batch) -> None:

@@ -47,7 +47,8 @@ _CUP = re.compile(r"\\(?:big)?cup(?![a-zA-Z])|(?<=[)\]])\s*U\s*(?=[(\[])")
 _MEMBER = re.compile(r"\s*[a-zA-Z]\s*\\in(?![a-zA-Z])")
 _SUCH_THAT = re.compile(r"\s*[a-zA-Z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?)?\s*(?:\||:|\\mid)")
 _MATRIX = re.compile(
-    r"\\begin\s*\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
+    r"[(\[]?\s*\\begin\s*\{([pbvB]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\s*\{\1\}\s*[)\]]?",
+    re.DOTALL,
 )
 _NAME = re.compile(r"\\?[a-zA-Z]+(?:_\{?\w+\}?)?'*")
 _FUNCTION_HEAD = re.compile(
