@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tokenizers.models import BPE
 from torch import Tensor
 
 from pellucid.model.attention import PackedCausal
+from pellucid.model.gguf_tokenizer import tokenizer_from_metadata
 from pellucid.model.tokenizer import TextTokenizer
 from pellucid.model.transformer import Decoder
 
@@ -58,6 +60,30 @@ def text_tokenizer(bpe: tokenizers.Tokenizer) -> TextTokenizer:
             "bos_token": "<|im_start|>",
             "pad_token": "<|endoftext|>",
         },
+    )
+
+
+@pytest.fixture
+def metadata(bpe: tokenizers.Tokenizer) -> dict[str, object]:
+    """The test vocabulary as a GGUF file describes it."""
+    tokens = sorted(bpe.get_vocab(), key=bpe.get_vocab().get)
+    merges = json.loads(bpe.to_str())["model"]["merges"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 4) + [4],
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in merges],
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.bos_token_id": 1,
+    }
+
+
+@pytest.fixture
+def qwen_tokenizer(metadata: dict[str, object]) -> TextTokenizer:
+    """The test vocabulary with Qwen's split, which transformers 5 forces on qwen2 models."""
+    return tokenizer_from_metadata(
+        metadata | {"tokenizer.ggml.pre": "qwen2", "tokenizer.chat_template": CHAT}
     )
 
 

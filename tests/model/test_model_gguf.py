@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import gguf
@@ -123,8 +122,8 @@ HALVES = {Quant.Q6_K: (104,), Quant.Q4_1: (0, 1), Quant.Q5_1: (0, 1), Quant.Q4_K
 """Where a block keeps its float16 numbers, in units of two bytes."""
 
 
-def random_rows(kind, rows, columns, rng):
-    """(bytes as stored [rows, bytes], values [rows, columns])."""
+def random_rows(kind, rows, columns, rng, *, is_slow=True):
+    """(bytes as stored [rows, bytes], values [rows, columns]); slow: by the readers above."""
     if kind in (Quant.F32, Quant.F16, Quant.BF16):
         values = torch.from_numpy(rng.normal(0, 0.05, (rows, columns)).astype(np.float32))
         if kind is Quant.F32:
@@ -140,8 +139,11 @@ def random_rows(kind, rows, columns, rng):
     for at in HALVES.get(kind, (0,)):
         halves[:, at] = rng.uniform(0.5, 1.5, len(blocks)) * scale * (-6 if kind in (
             Quant.Q4_1, Quant.Q5_1) and at else 1)  # fmt: skip
-    values = np.array([read(b) for b in blocks], dtype=np.float32)
-    return blocks.reshape(rows, -1), torch.from_numpy(values.reshape(rows, columns))
+    blocks = blocks.reshape(rows, -1)
+    if not is_slow:
+        return blocks, torch.from_numpy(gguf.quants.dequantize(blocks, kind))
+    values = [read(b) for b in blocks.reshape(-1, num_bytes)]
+    return blocks, torch.from_numpy(np.array(values, dtype=np.float32).reshape(rows, columns))
 
 
 def write(path, arch, tensors, metadata=None, **fields):
@@ -173,20 +175,13 @@ def add(writer, key, value):
 
 
 @pytest.fixture
-def vocabulary(bpe):
+def vocabulary(metadata):
     """Tokenizer metadata of the test vocabulary, filled up to the embedding's 320 rows."""
-    model = json.loads(bpe.to_str())["model"]
-    tokens = sorted(bpe.get_vocab(), key=bpe.get_vocab().get)
-    types = [3] * 3 + [1] * (len(tokens) - 4) + [4]
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     fill = 320 - len(tokens)
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
+    return metadata | {
         "tokenizer.ggml.tokens": tokens + [f"[PAD{i}]" for i in range(fill)],
         "tokenizer.ggml.token_type": types + [5] * fill,
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in model["merges"]],
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.chat_template": "{{ messages[0].content }}",
     }
 
@@ -249,7 +244,7 @@ def converted(model, arch, kind, rng):
             raw, stored = parameter.numpy(), Quant.F32
             values[name] = parameter
         else:
-            raw, values[name] = random_rows(kind, *parameter.shape, rng)
+            raw, values[name] = random_rows(kind, *parameter.shape, rng, is_slow=False)
             stored = kind
         if arch == "llama" and ("q_proj" in name or "k_proj" in name):
             heads = model.config.num_attention_heads
@@ -362,7 +357,10 @@ def test_llama3_frequency_factors_are_recognised_and_others_refused(small):
         ({"rope.dimension_count": 32}, ["32 rotary"]),
         ({"attention.sliding_window": 32}, ["sliding-window", "32"]),
         ({"rope.scaling.type": "longrope"}, ["longrope"]),
-        ({"block_count": 3}, ["lacks tensor model.layers.2"]),
+        ({"feed_forward_length": 255}, ["blk.0.ffn_up.weight", "255"]),
+        ({"attention.head_count_kv": [2, 2]}, ["head_count_kv", "[2, 2]"]),
+        ({"attention.head_count_kv": 3}, ["4 attention heads", "3 KV heads"]),
+        ({"block_count": 3}, ["lacks tensor blk.2."]),
         ({"without": ["token_embd.weight"]}, ["token_embd.weight"]),
         ({"without": ["blk.1.attn_k.weight"]}, ["model.layers.1.self_attn.k_proj.weight"]),
         ({"extra": {"blk.0.attn_sinks.weight": (np.ones(4, np.float32), Quant.F32)}},

@@ -121,21 +121,6 @@ def test_a_missing_or_damaged_file_is_named(text_tokenizer, tmp_path):
         TextTokenizer.from_folder(tmp_path)
 
 
-@pytest.fixture
-def metadata(bpe):
-    tokens = sorted(bpe.get_vocab(), key=bpe.get_vocab().get)
-    merges = json.loads(bpe.to_str())["model"]["merges"]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "default",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [3] * 3 + [1] * (len(tokens) - 4) + [4],
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in merges],
-        "tokenizer.ggml.eos_token_id": 2,
-        "tokenizer.ggml.bos_token_id": 1,
-    }
-
-
 def test_gguf_metadata_gives_the_tokenizer_it_was_made_from(metadata, bpe):
     found = tokenizer_from_metadata(metadata)
     for text in [*TEXTS, "<|im_start|>user\n<think>x<|im_end|>"]:

@@ -31,6 +31,8 @@ def render_chat(
     try:
         return _compiled(template).render(
             messages=[dict(m) for m in messages],
+            tools=None,
+            documents=None,
             add_generation_prompt=add_generation_prompt,
             bos_token=bos_token,
             eos_token=eos_token,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from pellucid.errors import ModelError
+from pellucid.model.gguf_tokenizer import QWEN2
 from pellucid.model.hf_config import config_from_spec
 from pellucid.model.tokenizer import TextTokenizer
 from pellucid.model.transformer import Decoder
@@ -35,9 +37,16 @@ def export_model(
 
     `dtype`: of the stored weights, by default the model's own, so that loading gives the same bits.
     The folder appears whole or not at all. Raises ModelError where it exists or cannot be written.
+    Warns where transformers would open the tokenizer differently than it is written.
     """
     if folder.exists():
         raise ModelError(f"{folder} already exists: export to a new folder or remove it first")
+    if model.spec.family == "qwen2" and not splits_like_qwen2(tokenizer):
+        warnings.warn(
+            "transformers 5 splits text for every qwen2 model by Qwen's own rule, which is not "
+            "this tokenizer's: open its tokenizer.json with PreTrainedTokenizerFast instead",
+            stacklevel=2,
+        )
     dtype = dtype or model.embedding.weight.dtype
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +65,15 @@ def export_model(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # gone already where the rename succeeded
     return folder
+
+
+def splits_like_qwen2(tokenizer: TextTokenizer) -> bool:
+    """Whether text is normalised and split by the rule of Qwen's own tokenizer."""
+    pipeline = json.loads(tokenizer.backend.to_str())
+    steps = (pipeline["pre_tokenizer"] or {}).get("pretokenizers") or [{}]
+    regex = (steps[0].get("pattern") or {}).get("Regex")
+    is_nfc = (pipeline["normalizer"] or {}).get("type") == "NFC"
+    return is_nfc == QWEN2.is_nfc and regex == QWEN2.regex
 
 
 def _write_configs(

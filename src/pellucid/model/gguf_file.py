@@ -77,7 +77,14 @@ class GgufFile:
             raise ModelError(f"{path} cannot be read as a GGUF file: {error}") from error
         try:
             self.metadata, self.tensors = self._parse(_Cursor(self._bytes))
-        except (struct.error, UnicodeDecodeError, KeyError, OverflowError) as error:
+        except (
+            struct.error,
+            ValueError,
+            TypeError,
+            KeyError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise self._damaged("its header is cut off or garbled") from error
 
     def read(self, name: str, dtype: torch.dtype, row_order: np.ndarray | None = None) -> Tensor:

@@ -69,22 +69,22 @@ def spec_from_gguf(file: GgufFile) -> ModelSpec:
             f"GGUF architecture {arch} is not supported; supported are {', '.join(ARCHITECTURES)}"
         )
     width, num_heads = _number(data, "embedding_length"), _number(data, "attention.head_count")
-    head_dim = int(_optional(data, "attention.key_length", width // num_heads))
+    head_dim = _number(data, "attention.key_length", width // num_heads)
     _refuse_unsupported(data, head_dim)
     if "token_embd.weight" not in file.tensors:
         raise ModelError("the file lacks tensor token_embd.weight")
-    theta = float(_optional(data, "rope.freq_base", 10000.0))
-    return ModelSpec(
+    theta = _real(data, "rope.freq_base", 10000.0)
+    spec = ModelSpec(
         family=arch,
         vocab_size=file.tensors["token_embd.weight"].shape[0],
         width=width,
         num_layers=_number(data, "block_count"),
         num_heads=num_heads,
-        num_kv_heads=int(_optional(data, "attention.head_count_kv", num_heads)),
+        num_kv_heads=_number(data, "attention.head_count_kv", num_heads),
         head_dim=head_dim,
         ffn_width=_number(data, "feed_forward_length"),
         max_context=_number(data, "context_length"),
-        norm_eps=_decimal(float(_optional(data, "attention.layer_norm_rms_epsilon", 1e-6))),
+        norm_eps=_decimal(_real(data, "attention.layer_norm_rms_epsilon", 1e-6)),
         rope_theta=theta,
         rope_scaling=_rope_scaling(file, theta, head_dim),
         is_head_tied="output.weight" not in file.tensors,
@@ -93,6 +93,8 @@ def spec_from_gguf(file: GgufFile) -> ModelSpec:
         has_mlp_bias="blk.0.ffn_down.bias" in file.tensors,
         has_qk_norm="blk.0.attn_q_norm.weight" in file.tensors,
     )
+    _check_sizes(file, spec)
+    return spec
 
 
 def _tensors(file: GgufFile, spec: ModelSpec, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
@@ -128,6 +130,24 @@ def _hub_name(name: str) -> str:
     return name  # the strict loader names it as unexpected
 
 
+def _check_sizes(file: GgufFile, spec: ModelSpec) -> None:
+    """Metadata against tensors, before a garbled number asks for more memory than there is."""
+    q, kv = spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim
+    expected = {
+        "token_embd.weight": (spec.vocab_size, spec.width),
+        "blk.0.attn_q.weight": (q, spec.width),
+        "blk.0.attn_k.weight": (kv, spec.width),
+        "blk.0.ffn_up.weight": (spec.ffn_width, spec.width),
+        f"blk.{spec.num_layers - 1}.attn_norm.weight": (spec.width,),
+    }
+    for name, shape in expected.items():
+        if name not in file.tensors:
+            raise ModelError(f"the file lacks tensor {name}")
+        if file.tensors[name].shape != shape:
+            found = list(file.tensors[name].shape)
+            raise ModelError(f"tensor {name} has shape {found} where metadata says {list(shape)}")
+
+
 def _refuse_unsupported(data: Mapping[str, Any], head_dim: int) -> None:
     if _optional(data, "expert_count", 0):
         raise ModelError("mixture-of-experts GGUF files are not supported; dense ones are")
@@ -154,7 +174,7 @@ def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> RopeScaling | 
         return None
     if kind not in ("linear", "yarn"):
         raise ModelError(f"RoPE scaling {kind} is not supported; none, linear, yarn and llama3 are")
-    factor = float(_optional(data, "rope.scaling.factor", 0.0))
+    factor = _real(data, "rope.scaling.factor", 0.0)
     if factor <= 0:
         raise ModelError(f"RoPE scaling {kind} names no rope.scaling.factor")
     if kind == "linear":
@@ -166,8 +186,8 @@ def _rope_scaling(file: GgufFile, theta: float, head_dim: int) -> RopeScaling | 
         kind="yarn",
         factor=factor,
         original_context=_number(data, "rope.scaling.original_context_length"),
-        beta_fast=float(_optional(data, "rope.scaling.yarn_beta_fast", 32.0)),
-        beta_slow=float(_optional(data, "rope.scaling.yarn_beta_slow", 1.0)),
+        beta_fast=_real(data, "rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=_real(data, "rope.scaling.yarn_beta_slow", 1.0),
     )
 
 
@@ -186,12 +206,20 @@ def _llama3_scaling(factors: Tensor, theta: float, head_dim: int) -> RopeScaling
     return found
 
 
-def _number(data: Mapping[str, Any], key: str) -> int:
-    value = _optional(data, key, None)
+def _number(data: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = _optional(data, key, default)
     if not isinstance(value, int) or value < 1:
         arch = data.get("general.architecture")
         raise ModelError(f"metadata {arch}.{key} should be a positive whole number, not {value!r}")
     return value
+
+
+def _real(data: Mapping[str, Any], key: str, default: float) -> float:
+    value = _optional(data, key, default)
+    if not isinstance(value, (int, float)):
+        arch = data.get("general.architecture")
+        raise ModelError(f"metadata {arch}.{key} should be a number, not {value!r}")
+    return float(value)
 
 
 def _optional(data: Mapping[str, Any], key: str, default: Any) -> Any:

@@ -71,9 +71,10 @@ def tokenizer_from_metadata(data: Mapping[str, Any]) -> TextTokenizer:
             f"GGUF pre-tokenizer {name} is not supported; {', '.join(SPLITS)} are. Use the model's "
             "Hugging Face folder instead"
         )
-    tokens = _list(data, "tokens")
-    backend = _pipeline(tokens, _list(data, "merges"), SPLITS[name])
-    _add_special(backend, tokens, data.get("tokenizer.ggml.token_type") or [])
+    tokens = _list(data, "tokens", str)
+    backend = _pipeline(tokens, _list(data, "merges", str), SPLITS[name])
+    types = _list(data, "token_type", int) if "tokenizer.ggml.token_type" in data else []
+    _add_special(backend, tokens, types)
     return TextTokenizer(
         backend,
         eos_ids=_eos_ids(data, tokens),
@@ -138,8 +139,8 @@ def _settings(data: Mapping[str, Any], tokens: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _list(data: Mapping[str, Any], key: str) -> list[str]:
+def _list(data: Mapping[str, Any], key: str, kind: type) -> list[Any]:
     value = data.get(f"tokenizer.ggml.{key}")
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list) or not value or not isinstance(value[0], kind):
         raise ModelError(f"the GGUF file has no tokenizer.ggml.{key}: it holds no usable tokenizer")
     return value

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pellucid.errors import ModelError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeScaling:
@@ -48,6 +50,16 @@ class ModelSpec:
     has_mlp_bias: bool = False
     has_qk_norm: bool = False
     """RMSNorm on each head of q and k before RoPE (Qwen3)."""
+
+    def __post_init__(self) -> None:
+        """Raises ModelError where heads do not divide as attention and RoPE need."""
+        if self.num_heads % self.num_kv_heads:
+            raise ModelError(
+                f"{self.num_heads} attention heads cannot share {self.num_kv_heads} KV heads: "
+                "the first number must be a multiple of the second"
+            )
+        if self.head_dim % 2:
+            raise ModelError(f"RoPE needs an even head dimension, not {self.head_dim}")
 
     @property
     def num_parameters(self) -> int:
