@@ -184,3 +184,30 @@ def test_training_still_works_after_a_rollout(model, tokenizer) -> None:
         -1
     ).sum().backward()
     assert model.blocks[0].attention.qkv.weight.grad is not None
+
+
+def test_a_second_call_is_not_touched_by_the_first(model, tokenizer) -> None:
+    params = SamplingParams(max_new_tokens=40)
+    fresh = InProcessEngine(model, tokenizer, slots=5).generate(requests(), params, seed=8)
+    engine = InProcessEngine(model, tokenizer, slots=5)
+    engine.generate(requests(), SamplingParams(max_new_tokens=70), seed=1)
+    assert engine.generate(requests(), params, seed=8) == fresh
+    cold = SamplingParams(max_new_tokens=40, temperature=0)
+    greedy = engine.generate(requests(), cold, seed=8)
+    assert greedy == InProcessEngine(model, tokenizer, slots=5).generate(requests(), cold, seed=8)
+    fewer = engine.generate(requests()[:2], params, seed=8)
+    tokens = [[[c.token_ids for c in row] for row in run] for run in (fewer, fresh[:2])]
+    assert tokens[0] == tokens[1]
+
+
+def test_weights_that_change_in_place_are_sampled_from_after_a_refresh(model, tokenizer) -> None:
+    params = SamplingParams(max_new_tokens=20)
+    engine = InProcessEngine(model, tokenizer, slots=5)
+    engine.generate(requests(), params, seed=8)
+    other = loud_model(tiny_spec(), seed=1)
+    with torch.no_grad():
+        for mine, new in zip(model.parameters(), other.parameters(), strict=True):
+            mine.copy_(new)
+    engine.refresh()
+    expected = InProcessEngine(other, tokenizer, slots=5).generate(requests(), params, seed=8)
+    assert engine.generate(requests(), params, seed=8) == expected

@@ -59,18 +59,18 @@ class KVCache:
         stores = (self.prompt_k, self.prompt_v, self.k, self.v)
         return sum(store.untyped_storage().nbytes() for store in stores)
 
-    def fits(self, spec: ModelSpec, extent: Extent, like: Tensor) -> bool:
-        """Whether this cache can be used again, its own positions aside, beside weights `like`."""
-        mine = (self.spec, *self.extent[:3], self.k.dtype, self.k.device)
-        return mine == (spec, *extent[:3], like.dtype, like.device)
+    def fits(self, extent: Extent, like: Tensor) -> bool:
+        """Whether there is room for just this extent, in the type and on the device of `like`."""
+        if self.k.is_cuda and extent.own != self.extent.own:
+            return False
+        mine = (*self.extent[:3], self.k.dtype, self.k.device)
+        return mine == (*extent[:3], like.dtype, like.device)
 
     def reset(self, own: int) -> None:
-        """Starts again with all slots and room for `own` positions, in the memory it has."""
+        """Empties all slots and gives them room for `own` positions, in the memory there is."""
         self.extent = self.extent._replace(own=own)
         shape = _shape(self.spec, self.extent.rows, own)
-        self.k, self.v = (_recut(store, shape) for store in (self.k, self.v))
-        self.k.zero_()
-        self.v.zero_()
+        self.k, self.v = (_recut(store, shape).zero_() for store in (self.k, self.v))
 
     def grow(self, own: int, rows: int) -> None:
         """Makes room for `own` positions of the first `rows` slots; the others are dropped."""

@@ -11,12 +11,14 @@ from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
-from pellucid.rollout.cache import KVCache
 from pellucid.rollout.generation import Generation
+from pellucid.rollout.step import DecodeStep
 
-SPARE_BYTES = 2**29
+SPARE_CPU_BYTES = 2**29
 """On a CPU keys and values up to this size stay allocated for the next call: first touches of fresh
 memory cost a small model a tenth of its time."""
+SPARE_CUDA_FRAC = 0.125
+"""Share of a CUDA device's memory that may stay allocated between calls, with captured graphs."""
 
 
 class InProcessEngine:
@@ -34,7 +36,7 @@ class InProcessEngine:
         self.model = model
         self.tokenizer = tokenizer
         self.slots = slots
-        self._spare: KVCache | None = None
+        self._spare: DecodeStep | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -64,22 +66,30 @@ class InProcessEngine:
         with torch.inference_mode():
             if self._packing is None:
                 self._packing = Packing(self.model)
+            # While it runs nothing is spare: if it fails, what it leaves may hold NaN.
+            spare, self._spare = self._spare, None
+            generation = Generation(
+                self.model,
+                self._packing.head,
+                self.tokenizer,
+                requests,
+                params,
+                seed=seed,
+                slots=self.slots,
+                spare=spare,
+            )
+            del spare
             with self._packing.attached():
-                generation = Generation(
-                    self.model,
-                    self._packing.head,
-                    self.tokenizer,
-                    requests,
-                    params,
-                    seed=seed,
-                    slots=self.slots,
-                    spare=self._spare,
-                )
-                self._spare = None  # not kept if the run fails: it may hold NaN
                 completions = generation.run(progress)
-        if generation.cache.num_bytes <= SPARE_BYTES and not generation.is_cuda:
-            self._spare = generation.cache
+        if generation.step.cache.num_bytes <= self._spare_bytes():
+            self._spare = generation.step
         return completions
+
+    def _spare_bytes(self) -> int:
+        device = self.model.embedding.weight.device
+        if device.type != "cuda":
+            return SPARE_CPU_BYTES
+        return int(torch.cuda.get_device_properties(device).total_memory * SPARE_CUDA_FRAC)
 
     def _check(self, requests: Sequence[Request], params: SamplingParams) -> None:
         if params.max_new_tokens < 1:

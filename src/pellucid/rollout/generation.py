@@ -51,10 +51,10 @@ class Generation:
         *,
         seed: int,
         slots: int,
-        spare: KVCache | None = None,
+        spare: DecodeStep | None = None,
     ) -> None:
         """`head` [V, D]: the output head, in the type that logits are computed in; `spare`: the
-        cache of an earlier call, used again where it fits."""
+        step of an earlier call, used again where it fits."""
         self.requests, self.params, self.seed = requests, params, seed
         self.device = model.embedding.weight.device
         self.is_cuda = self.device.type == "cuda"
@@ -63,18 +63,18 @@ class Generation:
         # On a CPU room grows with the completions; on CUDA addresses must not change.
         own = self._round(params.max_new_tokens if self.is_cuda else 1)
         if self.is_cuda:
-            slots = _fitting_slots(model, slots, longest + own)
+            free = _free_bytes(self.device) + (spare.cache.num_bytes if spare is not None else 0)
+            slots = _fitting_slots(model, slots, longest + own, free)
         self.scheduler = Scheduler([len(r.sample_ids) for r in requests], slots)
         rows = self.scheduler.rows
         extent = Extent(rows, self._round_places(self.scheduler.max_places), longest, own)
-        like = model.embedding.weight
-        if spare is not None and spare.fits(model.spec, extent, like):
-            self.cache = spare
-            self.cache.reset(own)
+        if spare is not None and spare.fits(model, head, extent, params):
+            self.step = spare
+            self.step.reset(own)
         else:
-            self.cache = KVCache(model.spec, extent, dtype=like.dtype, device=self.device)
-        sampler = Sampler(model.spec.vocab_size, params, self.device)
-        self.step = DecodeStep(model, head, self.cache, sampler, WINDOW)
+            del spare  # gives its memory back first
+            self.step = _new_step(model, head, extent, params)
+        self.cache = self.step.cache
         self.column = 0
         self.prompts = PromptStore(model, requests)
         self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
@@ -228,13 +228,24 @@ class Generation:
         return round_size(places) if self.is_cuda else places
 
 
-def _fitting_slots(model: Decoder, slots: int, positions: int) -> int:
-    """As many slots as the memory of the device holds, each with its own prompt at worst."""
-    spec, device = model.spec, model.embedding.weight.device
+def _new_step(model: Decoder, head: Tensor, extent: Extent, params: SamplingParams) -> DecodeStep:
+    weight = model.embedding.weight
+    cache = KVCache(model.spec, extent, dtype=weight.dtype, device=weight.device)
+    sampler = Sampler(model.spec.vocab_size, params, weight.device)
+    return DecodeStep(model, head, cache, sampler, WINDOW)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """What can be allocated: the driver's free memory and what torch holds without using it."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
+
+
+def _fitting_slots(model: Decoder, slots: int, positions: int, free: int) -> int:
+    """As many slots as fit into `free` bytes, each with its own prompt at worst."""
+    spec = model.spec
     values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * positions
     size = values * model.embedding.weight.element_size()
-    free = torch.cuda.mem_get_info(device)[0]
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     fitting = int(free * CUDA_MEMORY_FRAC) // size
     if fitting < 1:
         raise UserError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pellucid.algo.head import float32_logits
 from pellucid.model.transformer import Decoder
+from pellucid.records import SamplingParams
 from pellucid.rollout.cache import CachedAttention, Extent, KVCache
 from pellucid.rollout.sampling import Sampler
 
@@ -54,6 +55,18 @@ class DecodeStep:
         # Truncated sampling looks at values on the host, which a graph cannot.
         is_whole = not sampler.params.top_k and sampler.params.top_p >= 1
         self._can_capture = device.type == "cuda" and (is_whole or sampler.params.temperature == 0)
+
+    def fits(self, model: Decoder, head: Tensor, extent: Extent, params: SamplingParams) -> bool:
+        """Whether this step, with what it has captured, can serve another call."""
+        mine, theirs = ((p.temperature, p.top_k, p.top_p) for p in (self.sampler.params, params))
+        is_same = model is self.model and head.data_ptr() == self.head.data_ptr()
+        return is_same and mine == theirs and self.cache.fits(extent, model.embedding.weight)
+
+    def reset(self, own: int) -> None:
+        """Starts again with all slots empty, and room for `own` positions in each."""
+        self.cache.reset(own)
+        for buffer in (*self.per_slot, self.column):
+            buffer.zero_()
 
     @property
     def per_slot(self) -> tuple[Tensor, ...]:
