@@ -297,7 +297,8 @@ def open_run(path: Path, recipe: str) -> Iterator[tuple[RunFolder, bool]]:
 
     `recipe` is the resolved TOML text (`config_io.dump_recipe`). A fresh or empty folder is made;
     one with the same values is continued. Raises RunError for a folder of another recipe, one that
-    is not a run, one that another process is writing, and one that cannot be written.
+    is not a run, one that another process is writing, and one that cannot be written. A run that
+    failed before its stages wrote anything gives way to another recipe.
     """
     folder = RunFolder(path)
     with writing(path):
@@ -311,10 +312,11 @@ def open_run(path: Path, recipe: str) -> Iterator[tuple[RunFolder, bool]]:
                 f"another process is writing {path}: wait for it, or choose another --out"
             ) from None
         is_resumed = folder.recipe.exists()
-        if is_resumed:
+        if is_resumed and any(file.is_file() for file in path.glob("stages/**/*")):
             _check_same_recipe(folder, recipe)
         else:
-            _check_empty(path)
+            if not is_resumed:
+                _check_empty(path)
             atomic_write_text(folder.recipe, recipe)
         _remove_leftovers(path)
         yield folder, is_resumed

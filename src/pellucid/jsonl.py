@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ class _Appender:
                 while rest:
                     rest = rest[os.write(self._handle, rest) :]
             except OSError:
-                os.ftruncate(self._handle, self.offset)  # a full disk leaves no half record behind
+                # A full disk leaves no half record; if even this fails, the next opening cuts it.
+                with suppress(OSError):
+                    os.ftruncate(self._handle, self.offset)
                 raise
         self.offset += len(blob)
 

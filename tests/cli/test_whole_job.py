@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from small_model import write_small_model
 
 from pellucid.artifacts import RunFolder
@@ -41,7 +42,7 @@ suites = [{name = "chain", limit = 6, k = 2}]
 
 # Runs the command line, but does something at the n-th call of one function of the package.
 STOPPER = """
-import importlib, os, signal, sys
+import errno, importlib, os, signal, sys
 deed, place, count, arguments = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 module, _, path = place.partition(":")
 owner = importlib.import_module(module)
@@ -54,6 +55,8 @@ def stopping(*given, **named):
     global calls
     calls += 1
     if calls == count:
+        if deed == "fill":
+            raise OSError(errno.ENOSPC, "No space left on device")
         if deed == "tear":
             real(given[0], given[1][: len(given[1]) // 2])
         os.kill(os.getpid(), signal.SIGTERM if deed == "ask" else signal.SIGKILL)
@@ -157,6 +160,51 @@ def test_a_run_killed_at_every_kind_of_moment_ends_with_the_same_bits(job, tmp_p
     assert _outcome(tmp_path / "run") == _outcome(undisturbed)
     assert verify_ledger(tmp_path / "run" / "ledger.jsonl") == []
     assert list((tmp_path / "run").rglob(".partial*")) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "count", "name"),
+    [("os:write", 9, "jsonl"), ("pellucid.train.checkpoint:save_file", 2, "step-000004")],
+)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(job, tmp_path, place, count, name):
+    arguments, undisturbed = job
+    root = str(tmp_path / "run")
+    done = _python(STOPPER, "fill", place, str(count), *arguments, root, "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: no space left to write {root}")
+    assert name in line
+    done = _command(*arguments, root, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _outcome(tmp_path / "run") == _outcome(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.id=no-such-model", "no model no-such-model: give tiny-base, an existing folder"),
+        ("model.id=RECIPE", "RECIPE"),
+        ("task.name=gsm8k", "pellucid data get gsm8k"),
+        ("task.name=chian", "did you mean 'chain'?"),
+        ("task.template=r1zero", "did you mean 'r1-zero'?"),
+        ("reward=acuracy", "accuracy"),
+        pytest.param(
+            "device=cuda",
+            "torch sees no GPU: set device=cpu",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_a_job_lacks_is_one_line_before_any_work(job, tmp_path, capsys, setting, message):
+    arguments, _ = job
+    recipe = arguments[1]
+    more = ["--set", setting.replace("RECIPE", recipe), "--set", f"task.data_dir={tmp_path}"]
+    code = run_command([*arguments, str(tmp_path / "run"), *more, "--json"])
+    captured = capsys.readouterr()
+    assert (code, captured.out) == (2, "")
+    [line] = captured.err.splitlines()
+    assert message.replace("RECIPE", recipe) in line
+    assert list((tmp_path / "run").rglob("*.json")) == []
 
 
 def test_a_run_asked_to_stop_saves_first_and_a_damaged_checkpoint_is_passed_over(job, tmp_path):

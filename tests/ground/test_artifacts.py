@@ -128,8 +128,8 @@ def test_a_fresh_folder_is_made_and_the_same_recipe_continues_it(tmp_path):
 
 
 def test_a_folder_of_another_recipe_is_refused_with_the_key_that_differs(tmp_path):
-    with open_run(tmp_path, RECIPE):
-        pass
+    with open_run(tmp_path, RECIPE) as (folder, _):
+        folder.stage(1, "zero").metrics.write_text("")
     other = RECIPE.replace("steps = 3", "steps = 4")
     with (
         pytest.raises(RunError, match=r"another recipe: train.steps is 3 there and 4 here; choose"),
@@ -137,6 +137,15 @@ def test_a_folder_of_another_recipe_is_refused_with_the_key_that_differs(tmp_pat
     ):
         pass
     assert (tmp_path / "recipe.toml").read_text() == RECIPE
+
+
+def test_a_run_that_failed_before_it_wrote_anything_gives_way_to_the_mended_recipe(tmp_path):
+    with open_run(tmp_path, RECIPE) as (folder, _):
+        folder.stage(1, "zero")
+        folder.ledger.write_text("")
+    mended = RECIPE.replace("steps = 3", "steps = 4")
+    with open_run(tmp_path, mended) as (folder, _):
+        assert folder.recipe.read_text() == mended
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.algo.presets import resolve
+from pellucid.algo.presets import Objective, resolve
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
@@ -33,10 +33,12 @@ from pellucid.model.export import export_model
 from pellucid.pipeline.measure import kept_result, load_suites, measure, measure_into
 from pellucid.pipeline.result import build_result
 from pellucid.pipeline.workbench import MODEL_NAME, Workbench, open_run_workbench
+from pellucid.records import Problem
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
+from pellucid.rewards.terms import check_terms
 from pellucid.runlog import Progress
-from pellucid.tasks.templates import get_template
+from pellucid.tasks.templates import Template, get_template
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Collector
 from pellucid.train.grpo import GrpoRun, MetricGroups
@@ -59,17 +61,48 @@ def run(
     config: RunConfig, out: Path, *, set_by_hand: Mapping[str, str], progress: Progress
 ) -> RunOutcome:
     """Runs a recipe into `out`, or continues it. Raises UserError, NumericsError or Interrupted."""
+    plan = make_plan(config)
     with open_run(out, dump_recipe(config, set_by_hand)) as (folder, is_resumed):
         ledger = Ledger(folder.ledger)
         try:
             if _is_finished(folder, ledger):
                 progress.say(f"{out} is finished: this is its result (another --out runs it anew)")
                 return _finished_outcome(folder)
-            ledger.append(EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED)
-            job = ZeroJob(config, folder, ledger, progress)
-            return job.run()
+            ledger.append(
+                EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED,
+                recipe=sha256_file(folder.recipe),
+            )
+            return ZeroJob(config, plan, folder, ledger, progress).run()
         finally:
             ledger.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that a recipe names, looked up."""
+
+    suites: tuple[Suite, ...]
+    problems: list[Problem]
+    """To train on."""
+    template: Template
+    objective: Objective
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """What is missing or misspelt is found here, before a folder is made and a model measured."""
+    check_terms(config.reward.terms)
+    return Plan(
+        template=get_template(config.task.template),
+        objective=resolve(config.algo),
+        suites=load_suites(config),
+        problems=load_problems(
+            config.task.name,
+            config.task.split,
+            limit=config.task.limit,
+            data_dir=config.task.data_dir,
+            seed=config.seed,
+        ),
+    )
 
 
 def _is_finished(folder: RunFolder, ledger: Ledger) -> bool:
@@ -91,9 +124,15 @@ class ZeroJob:
     """One R1-Zero stage in a run folder that is open for writing."""
 
     def __init__(
-        self, config: RunConfig, folder: RunFolder, ledger: Ledger, progress: Progress
+        self,
+        config: RunConfig,
+        plan: Plan,
+        folder: RunFolder,
+        ledger: Ledger,
+        progress: Progress,
     ) -> None:
         self.config = config
+        self.plan = plan
         self.folder = folder
         self.stage: StageFolder = folder.stage(1, STAGE)
         self.ledger = ledger
@@ -102,13 +141,12 @@ class ZeroJob:
 
     def run(self) -> RunOutcome:
         """All parts in order; what is there already is read."""
-        config = self.config
-        suites = load_suites(config)
+        config, suites = self.config, self.plan.suites
         bench = open_run_workbench(config)
         self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
         with GraderPool(math_verify=config.reward.math_verify) as grader:
             before = self._measure_all("before", suites, bench, grader)
-            self._train(suites, bench, grader)
+            self._train(bench, grader)
             trained = [s for s in suites if not s.baseline_only]
             after = self._measure_all("after", trained, bench, grader)
         return self._finish(bench, suites, before, after)
@@ -150,16 +188,8 @@ class ZeroJob:
         self._note(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
         return result
 
-    def _train(self, suites: Sequence[Suite], bench: Workbench, grader: GraderPool) -> None:
-        config, objective = self.config, resolve(self.config.algo)
-        template = get_template(config.task.template)
-        problems = load_problems(
-            config.task.name,
-            config.task.split,
-            limit=config.task.limit,
-            data_dir=config.task.data_dir,
-            seed=config.seed,
-        )
+    def _train(self, bench: Workbench, grader: GraderPool) -> None:
+        config, plan = self.config, self.plan
         recorder = Recorder(
             self.stage,
             tokenizer=bench.loaded.tokenizer,
@@ -172,14 +202,14 @@ class ZeroJob:
                 config=config,
                 collector=Collector(
                     config,
-                    problems,
-                    template,
+                    plan.problems,
+                    plan.template,
                     bench.engine,
                     bench.loaded.tokenizer,
                     grader,
-                    objective.advantage,
+                    plan.objective.advantage,
                 ),
-                updater=PolicyUpdater(bench.loaded.model, config, objective),
+                updater=PolicyUpdater(bench.loaded.model, config, plan.objective),
                 checkpoints=Checkpoints(
                     self.stage,
                     keep=config.train.keep_checkpoints,
@@ -189,7 +219,9 @@ class ZeroJob:
                 recorder=recorder,
                 refresh=bench.engine.refresh,
                 should_stop=should_stop,
-                after_update=lambda step: self._small_evaluation(step, suites[0], bench, grader),
+                after_update=lambda step: self._small_evaluation(
+                    step, plan.suites[0], bench, grader
+                ),
             )
             try:
                 with self.progress.task("training", config.train.steps, "steps") as tick:
