@@ -347,11 +347,12 @@ def _check_same_recipe(folder: RunFolder, recipe: str) -> None:
     wanted = _flatten(tomllib.loads(recipe))
     differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
     if differing:
-        key = differing[0]
+        # A value that both have says more than one that a newer version added.
+        key = min(differing, key=lambda k: (k not in there or k not in wanted, k))
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise RunError(
-            f"{folder.root} holds a run of another recipe: {key} is {there.get(key)} there and "
-            f"{wanted.get(key)} here{more}; choose another --out, or move that folder away"
+            f"{folder.root} holds a run of another recipe: {key} is {there.get(key, 'unset')} there "
+            f"and {wanted.get(key, 'unset')} here{more}; choose another --out, or move that folder away"
         )
 
 

@@ -68,10 +68,10 @@ def check(where: Path = Path("."), progress: ProgressFn | None = None) -> list[F
         _graders,
     )
     findings: list[Finding] = []
-    for done, one in enumerate(checks):
+    for done, one in enumerate(checks, start=1):
+        findings += one()
         if progress is not None:
             progress(done, len(checks))
-        findings += one()
     return findings
 
 
