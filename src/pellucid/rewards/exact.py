@@ -40,6 +40,7 @@ _PLAIN = re.compile(
 )
 _FREE_SPACE = re.compile(r"\s+(?!\d)|(?<!\d)\s+")
 """Spaces that do not part two numbers."""
+_INTEGER = re.compile(r"-?\d{1,300}")
 _LONE_GROUP = re.compile(r"\{(\w)\}")
 _BASED = re.compile(r"(-?[0-9A-Za-z]+)_\{?(\d+)\}?")
 _WORDS = re.compile(r"(?<!\\)(?<![A-Za-z])[A-Za-z]{4,}")
@@ -57,6 +58,8 @@ _COMMA_GROUPS = re.compile(r"\d,\d{3}(?!\d)")
 
 def compare(gold: str, answer: str) -> bool | None:
     """True and False are certain; None where exact comparison cannot decide."""
+    if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(answer):
+        return int(gold) == int(answer)
     if len(answer) > max(MAX_CHARS, 2 * len(gold)):
         return False
     verdict = _compare_once(gold, answer, join_thousands=True)
