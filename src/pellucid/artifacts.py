@@ -349,10 +349,11 @@ def _check_same_recipe(folder: RunFolder, recipe: str) -> None:
     if differing:
         # A value that both have says more than one that a newer version added.
         key = min(differing, key=lambda k: (k not in there or k not in wanted, k))
+        values = f"{key} is {there.get(key, 'unset')} there and {wanted.get(key, 'unset')} here"
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise RunError(
-            f"{folder.root} holds a run of another recipe: {key} is {there.get(key, 'unset')} there "
-            f"and {wanted.get(key, 'unset')} here{more}; choose another --out, or move that folder away"
+            f"{folder.root} holds a run of another recipe: {values}{more}; choose another --out, or "
+            "move that folder away"
         )
 
 
