@@ -352,8 +352,8 @@ def _check_same_recipe(folder: RunFolder, recipe: str) -> None:
         values = f"{key} is {there.get(key, 'unset')} there and {wanted.get(key, 'unset')} here"
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise RunError(
-            f"{folder.root} holds a run of another recipe: {values}{more}; choose another --out, or "
-            "move that folder away"
+            f"{folder.root} holds a run of another recipe: {values}{more}; choose another --out,"
+            " or move that folder away"
         )
 
 
