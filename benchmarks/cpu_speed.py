@@ -1,12 +1,12 @@
 """How fast one CPU samples and trains: prints one JSON line.
 
-    python benchmarks/cpu_speed.py [--case tiny|135m|train] [--threads N] [--dtype float32|bfloat16]
+    python benchmarks/cpu_speed.py [--case CASE] [--threads N] [--dtype float32|bfloat16]
 
-Cases, all with random weights: `tiny`, a 0.9M-parameter decoder (1024 slots, prompts of 48 tokens,
-48 new tokens); `135m`, the shape of SmolLM2-135M (64 rows, prompts of 64, 64 new tokens); `train`,
-forward, backward and AdamW of the latter over 8 sequences of 256 tokens. Generated tokens include
-sampling and log-probabilities. `*_cpu_s` is CPU time over all threads: compare it, not wall time,
-on a machine that others use too.
+Cases, all with random weights: `tiny-base`, the shape of the embedded model, and `tiny`, one of
+0.9M parameters (1024 slots, prompts of 48 tokens, 48 new tokens); `135m`, the shape of SmolLM2-135M
+(64 rows, prompts of 64, 64 new tokens); `train`, forward, backward and AdamW of the latter over 8
+sequences of 256 tokens. Generated tokens include sampling and log-probabilities. `*_cpu_s` is CPU
+time over all threads: compare it, not wall time, on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -30,10 +30,17 @@ TINY = ModelSpec(
     family="llama", vocab_size=512, width=128, num_layers=4, num_heads=4, num_kv_heads=4,
     head_dim=32, ffn_width=384, max_context=256,
 )  # fmt: skip
+TINY_BASE = ModelSpec(
+    family="llama", vocab_size=768, width=96, num_layers=4, num_heads=2, num_kv_heads=2,
+    head_dim=48, ffn_width=256, max_context=256,
+)  # fmt: skip
 SMOLLM2_135M = ModelSpec(
     family="llama", vocab_size=49152, width=576, num_layers=30, num_heads=9, num_kv_heads=3,
     head_dim=64, ffn_width=1536, max_context=8192, rope_theta=100000.0,
 )  # fmt: skip
+
+
+CASES = ("tiny-base", "tiny", "135m", "train")
 
 
 class NumberTokenizer:
@@ -51,7 +58,7 @@ class NumberTokenizer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=("tiny", "135m", "train"), action="append")
+    parser.add_argument("--case", choices=CASES, action="append")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the 135M model")
     arguments = parser.parse_args()
@@ -63,11 +70,11 @@ def main() -> None:
         "threads": arguments.threads,
         "dtype_135m": str(dtype).removeprefix("torch."),
     }
-    cases = arguments.case or ["tiny", "135m", "train"]
-    if "tiny" in cases:
-        report |= generation(
-            "tiny", build(TINY, torch.float32), rows=1024, prompt=48, new=48, group=16
-        )
+    cases = arguments.case or CASES
+    small = {"rows": 1024, "prompt": 48, "new": 48, "group": 16}
+    for name, spec in (("tiny-base", TINY_BASE), ("tiny", TINY)):
+        if name in cases:
+            report |= generation(name, build(spec, torch.float32), **small)
     if "135m" in cases:
         report |= generation(
             "135m", build(SMOLLM2_135M, dtype), rows=64, prompt=64, new=64, group=8
