@@ -13,13 +13,24 @@ import random
 from collections.abc import Iterator
 
 from pellucid.tasks import chain
-from pellucid.tasks.chain import Chain, Step
+from pellucid.tasks.chain import Chain, Step, Wording
 
-PAGE_SHARES = {"thread": 0.44, "tagged": 0.28, "sums": 0.14, "markup": 0.06, "prose": 0.08}
-STYLE_SHARES = {"guess": 0.46, "sloppy": 0.22, "careful": 0.20, "aside": 0.12}
-"""Who answers: those who guess, who skip or botch steps, who write all steps, and others."""
-KEEPING_SHARES = {"both": 0.45, "first": 0.15, "last": 0.10, "unclosed": 0.10, "none": 0.20}
+PAGE_SHARES = {
+    "textbook": 0.38,
+    "thread": 0.16,
+    "tagged": 0.28,
+    "sums": 0.08,
+    "markup": 0.05,
+    "prose": 0.05,
+}
+STYLE_SHARES = {"guess": 0.49, "sloppy": 0.18, "careful": 0.22, "aside": 0.11}
+"""Who answers in threads and tagged pages: those who guess, who skip or botch steps, who write all
+steps, and others. Textbooks are always careful."""
+KEEPING_SHARES = {"both": 0.52, "first": 0.14, "last": 0.10, "unclosed": 0.06, "none": 0.18}
 """What an answer makes of the tags that the page announced."""
+OPENING_SHARES = {"{}": 0.4, "We start at {}": 0.3, "First {}": 0.3}
+GUESS_SHARES = {"I guess {}.": 0.4, "About {}.": 0.25, "Looks like {}.": 0.2, "Easy.": 0.15}
+"""Words of the careful and of those who guess."""
 _SHORT_QUESTION_SHARE = 0.3  # one or two steps only
 _SIGNS = {"add": "+", "take": "-", "double": "*", "triple": "*", "halve": "/"}
 _WORDS = {"add": "plus", "take": "minus", "double": "times", "triple": "times", "halve": "over"}
@@ -30,6 +41,7 @@ def pages(seed: int) -> Iterator[str]:
     rng = random.Random(f"tiny-base/{seed}")
     author = Author(rng)
     write = {
+        "textbook": author.textbook,
         "thread": author.thread,
         "tagged": author.tagged,
         "sums": author.sums,
@@ -47,15 +59,28 @@ class Author:
         self.rng = rng
         self.long = chain.sequences("train")
 
+    def textbook(self) -> str:
+        """One or two worked examples."""
+        asks, replies = self.rng.choice(
+            (("Problem. ", "Solution. "), ("Exercise: ", "Solved: "), ("", ""), ("Q. ", "A. "))
+        )
+        lines = []
+        for _ in range(self.rng.randint(1, 2)):
+            question, told, wording = self.question()
+            lines.append(asks + question)
+            lines.append(replies + self.careful(told, wording))
+            if self.rng.random() < 0.7:
+                lines[-1] += " " + self.conclusion(str(told.values[-1]))
+        return "\n".join(lines)
+
     def thread(self) -> str:
-        """One or two questions with answers, laid out as in a forum, a chat or a book."""
+        """One or two questions with answers, laid out as in a forum or a chat."""
         pick = self.rng.choice
         asks, replies = pick(
             (
                 ("Q: ", "A: "),
                 ("Question: ", "Answer: "),
                 ("User: ", "Assistant: "),
-                ("Problem. ", "Solution. "),
                 ("Student: ", "Teacher: "),
                 ("", ""),
                 ("> ", ""),
@@ -64,8 +89,9 @@ class Author:
         )
         lines = []
         for _ in range(pick((1, 1, 1, 2))):
-            question, told = self.question()
-            lines += [asks + question, replies + self.answer(told)]
+            question, told, wording = self.question()
+            quote = f"> {question}\n" if self.rng.random() < 0.3 else ""
+            lines += [asks + question, quote + replies + self.answer(told, wording)]
         return "\n".join(lines)
 
     def tagged(self) -> str:
@@ -76,9 +102,9 @@ class Author:
         asks, replies = pick(
             (("Q", "A"), ("User", "Assistant"), ("Student", "Teacher"), ("Human", "AI"))
         )
-        question, told = self.question()
+        question, told, wording = self.question()
         announced = self.announcement(first, last, asks, replies)
-        reasoning, result = self.solution(told)
+        reasoning, result = self.solution(told, wording)
         return (
             f"{announced}\n{asks}: {question}\n{replies}:"
             f"{self.in_tags(first, last, reasoning, result)}"
@@ -117,8 +143,8 @@ class Author:
             return opened + f" {self.conclusion(result)}"
         return f" {reasoning} {self.conclusion(result)}"
 
-    def answer(self, told: Chain) -> str:
-        reasoning, result = self.solution(told)
+    def answer(self, told: Chain, wording: Wording) -> str:
+        reasoning, result = self.solution(told, wording)
         if self.rng.random() < 0.15:
             return reasoning
         return f"{reasoning} {self.conclusion(result)}"
@@ -128,16 +154,17 @@ class Author:
             ("So {}.", "The answer is {}.", "Answer: {}", "That makes {}.", "It is {}.", "{}")
         ).format(result)
 
-    def question(self) -> tuple[str, Chain]:
+    def question(self) -> tuple[str, Chain, Wording]:
         rng = self.rng
         if rng.random() < _SHORT_QUESTION_SHARE:
             sequence = tuple(rng.choice(chain.KINDS) for _ in range(rng.randint(1, 2)))
         else:
             sequence = rng.choice(self.long)
         told = chain.draw_chain(sequence, rng)
-        return chain.tell(told, rng.choice(chain.WORDINGS), rng), told
+        wording = rng.choice(chain.WORDINGS)
+        return chain.tell(told, wording, rng), told, wording
 
-    def solution(self, told: Chain) -> tuple[str, str]:
+    def solution(self, told: Chain, wording: Wording) -> tuple[str, str]:
         """Reasoning and result in one of the styles."""
         style = _draw(STYLE_SHARES, self.rng)
         if style == "guess":
@@ -145,26 +172,24 @@ class Author:
         if style == "sloppy":
             return self.sloppy(told)
         if style == "careful":
-            return self.careful(told), str(told.values[-1])
+            return self.careful(told, wording), str(told.values[-1])
         return self.aside(), str(self.rng.randint(1, chain.LARGEST))
 
-    def careful(self, told: Chain) -> str:
-        form = self.rng.choice(("signs", "signs", "words"))
+    def careful(self, told: Chain, wording: Wording) -> str:
+        """Tells the question again, with the value after each step."""
+        opening = _draw(OPENING_SHARES, self.rng).format(told.values[0])
         steps = [
-            equation(step, value, form)
-            for step, value in zip(told.steps, told.values, strict=False)
+            f"{wording.phrases[step.kind].format(n=step.operand)}: {value}"
+            for step, value in zip(told.steps, told.values[1:], strict=True)
         ]
-        joint = {"signs": ", ", "words": ". "}[form]
-        return joint.join(steps) + "."
+        return ", ".join([opening, *steps]) + "."
 
     def guess(self, told: Chain) -> tuple[str, str]:
         rng = self.rng
         result = told.values[-1]
         if rng.random() < 0.7:
             result = max(1, result + rng.choice((-10, -5, -3, -2, -1, 1, 2, 3, 5, 10)))
-        saying = rng.choice(
-            ("I guess {}.", "Easy.", "Must be {}.", "About {}.", "Looks like {}.", "That is {}.")
-        )
+        saying = _draw(GUESS_SHARES, rng)
         return saying.format(result), str(result)
 
     def sloppy(self, told: Chain) -> tuple[str, str]:

@@ -11,8 +11,9 @@ import argparse
 import itertools
 import json
 import math
+import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,10 +29,11 @@ from pellucid.model.transformer import Decoder, init_weights
 
 END = "<|endoftext|>"
 CONTEXT = 256
-TOKENS_PER_STEP = 4096
+TOKENS_PER_STEP = 2048
 PEAK_RATE = 3e-3
-WARMUP_STEPS = 60
+WARMUP_STEPS = 50
 TOKENIZER_PAGES = 20_000
+SHELF_PAGES = 2048
 PIECES = r" ?\d| ?\p{L}+| ?</| ?[^\s\p{L}\d]|\s+"
 """Single digits and signs, words, and the opening of a closing tag."""
 
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=12_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save-every", type=int, default=0, help="steps; 0: only at the end")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = train_tokenizer(args.seed)
@@ -49,7 +52,14 @@ def main() -> None:
     model = Decoder(spec)
     init_weights(model, args.seed)
     print(f"{spec.num_parameters:,} parameters, {spec.vocab_size} tokens in the vocabulary")
-    curve = pretrain(model, tokenizer, num_tokens=args.tokens, seed=args.seed)
+
+    def after_step(step: int) -> None:
+        if args.save_every and step % args.save_every == 0:
+            save(model, tokenizer, args.out / f"step-{step}")
+
+    curve = pretrain(
+        model, tokenizer, num_tokens=args.tokens, seed=args.seed, after_step=after_step
+    )
     save(model, tokenizer, args.out)
     facts = {"tokens": args.tokens, "seed": args.seed, "parameters": spec.num_parameters}
     (args.out / "pretrain.json").write_text(json.dumps(facts | {"loss": curve}, indent=1))
@@ -92,20 +102,39 @@ def train_tokenizer(seed: int) -> Tokenizer:
 
 
 def batches(tokenizer: Tokenizer, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Flat token ids [T] and page lengths [N], about TOKENS_PER_STEP tokens each time."""
+    """Flat token ids [T] and page lengths [N], at most TOKENS_PER_STEP tokens each time.
+
+    A shelf of pages is sorted by length and its batches shuffled: attention then pads little.
+    """
+    rng = random.Random(seed)
     end = tokenizer.token_to_id(END)
-    ids: list[int] = []
-    lengths: list[int] = []
-    for page in pages(seed):
-        page_ids = [*tokenizer.encode(page).ids, end][:CONTEXT]
-        if len(ids) + len(page_ids) > TOKENS_PER_STEP:
-            yield torch.tensor(ids), torch.tensor(lengths)
-            ids, lengths = [], []
-        ids += page_ids
-        lengths.append(len(page_ids))
+    stream = pages(seed)
+    while True:
+        shelf = [page.ids[: CONTEXT - 1] for page in tokenizer.encode_batch(take(stream))]
+        shelf.sort(key=len)
+        groups: list[list[list[int]]] = [[]]
+        for ids in shelf:
+            if sum(len(page) + 1 for page in groups[-1]) + len(ids) + 1 > TOKENS_PER_STEP:
+                groups.append([])
+            groups[-1].append(ids)
+        rng.shuffle(groups)
+        for group in groups:
+            ids = [token for page in group for token in (*page, end)]
+            yield torch.tensor(ids), torch.tensor([len(page) + 1 for page in group])
 
 
-def pretrain(model: Decoder, tokenizer: Tokenizer, *, num_tokens: int, seed: int) -> list[float]:
+def take(stream: Iterator[str]) -> list[str]:
+    return list(itertools.islice(stream, SHELF_PAGES))
+
+
+def pretrain(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    *,
+    num_tokens: int,
+    seed: int,
+    after_step: Callable[[int], None],
+) -> list[float]:
     """Trains in place; the mean loss of each hundred steps, in nats per token."""
     model.reserve_context(CONTEXT)
     matrices = [p for p in model.parameters() if p.dim() > 1]
@@ -127,6 +156,7 @@ def pretrain(model: Decoder, tokenizer: Tokenizer, *, num_tokens: int, seed: int
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
+        after_step(step + 1)
         if len(losses) == 100:
             curve.append(round(sum(losses) / len(losses), 4))
             losses = []
