@@ -1,6 +1,6 @@
 """Makes the embedded tiny base model from a seed: tokenizer, pretraining, Hugging Face folder.
 
-    python recipes/tiny-base/pretrain.py --out DIR [--tokens 12000000] [--seed 0] [--threads 2]
+    python recipes/tiny-base/pretrain.py --out DIR [--tokens 12000000] [--seed 0] [--threads 1]
 
 Plain next-token prediction on the pages of `corpus.py`, each read once and apart from all others.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=12_000_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--save-every", type=int, default=0, help="steps; 0: only at the end")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
