@@ -9,6 +9,7 @@ from pellucid.model.attention import PackedCausal
 from pellucid.model.transformer import Decoder
 from pellucid.records import Completion, Request, SamplingParams, StopReason
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.generation import decoded_context, round_positions
 
 PROMPTS = ((5, 9, 3), (1,), (7, 7, 2, 30, 4, 11, 6), (12, 13))
 
@@ -211,3 +212,28 @@ def test_weights_that_change_in_place_are_sampled_from_after_a_refresh(model, to
     engine.refresh()
     expected = InProcessEngine(other, tokenizer, slots=5).generate(requests(), params, seed=8)
     assert engine.generate(requests(), params, seed=8) == expected
+
+
+def test_finished_rows_that_run_on_stay_inside_the_context(model, tokenizer, monkeypatch) -> None:
+    """Five samples go on beside a row that ended, 128 positions being all there are."""
+    monkeypatch.setattr(tokenizer, "eos_ids", ())
+    prompt = tuple(1 + i % 30 for i in range(110))
+    asked = [Request(prompt_ids=prompt, sample_ids=tuple(range(11)))]
+    params = SamplingParams(max_new_tokens=model.spec.max_context - len(prompt))
+    [few], [all_at_once] = (
+        InProcessEngine(model, tokenizer, slots=s).generate(asked, params, seed=0) for s in (6, 11)
+    )
+    assert [c.token_ids for c in few] == [c.token_ids for c in all_at_once]
+    assert {c.stop for c in few} == {StopReason.LENGTH}
+
+
+def test_calls_that_share_a_captured_step_share_the_table_of_rotations() -> None:
+    """A graph reads the table by its address: one that grew would leave it with freed memory."""
+    for is_cuda in (False, True):
+        by_shape = {}
+        for longest in range(1, 3000, 7):
+            for new in (100, 1000, 1001):
+                shape = tuple(round_positions(n, is_cuda=is_cuda) for n in (longest - 1, new))
+                context = decoded_context(longest, new, is_cuda=is_cuda)
+                assert context >= longest + new - 1
+                assert by_shape.setdefault(shape, context) == context

@@ -11,7 +11,7 @@ from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
-from pellucid.rollout.generation import Generation
+from pellucid.rollout.generation import Generation, decoded_context
 from pellucid.rollout.step import DecodeStep
 
 SPARE_CPU_BYTES = 2**29
@@ -60,9 +60,10 @@ class InProcessEngine:
         if not any(request.sample_ids for request in requests):
             return [[] for _ in requests]
         longest = max(len(request.prompt_ids) for request in requests)
+        is_cuda = self.model.embedding.weight.is_cuda
         # Outside inference mode: the trainer uses this table too, and autograd refuses tensors
         # made inside.
-        self.model.reserve_context(longest + params.max_new_tokens)
+        self.model.reserve_context(decoded_context(longest, params.max_new_tokens, is_cuda=is_cuda))
         with torch.inference_mode():
             if self._packing is None:
                 self._packing = Packing(self.model)
@@ -100,9 +101,9 @@ class InProcessEngine:
             if length == 0:
                 raise UserError(f"prompt {number} is empty: give it at least one token")
             if length + params.max_new_tokens > context:
-                room = max(context - length, 0)
+                room = context - length
+                remedy = f"lower max_new_tokens to {room} or " if room > 0 else ""
                 raise UserError(
                     f"prompt {number} has {length} tokens and asks for {params.max_new_tokens} "
-                    f"more, but the model's context is {context}: lower max_new_tokens to {room} "
-                    "or shorten the prompt"
+                    f"more, but the model's context is {context}: {remedy}shorten the prompt"
                 )

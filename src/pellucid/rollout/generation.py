@@ -216,16 +216,29 @@ class Generation:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _round(self, length: int) -> int:
-        """Positions rounded up: finely where growing costs a copy, coarsely where it costs a
-        graph."""
-        if self.is_cuda:
-            step = 128 if length <= 512 else 256 if length <= 2048 else 512
-        else:
-            step = 16 if length <= 128 else 64
-        return -(-length // step) * step
+        return round_positions(length, is_cuda=self.is_cuda)
 
     def _round_places(self, places: int) -> int:
         return round_size(places) if self.is_cuda else places
+
+
+def round_positions(length: int, *, is_cuda: bool) -> int:
+    """Positions rounded up: finely where growing costs a copy, coarsely where it costs a graph."""
+    if is_cuda:
+        step = 128 if length <= 512 else 256 if length <= 2048 else 512
+    else:
+        step = 16 if length <= 128 else 64
+    return -(-length // step) * step
+
+
+def decoded_context(longest: int, max_new_tokens: int, *, is_cuda: bool) -> int:
+    """Positions that decoding may look up, for prompts of up to `longest` tokens.
+
+    More than are asked for: a finished row runs on to the end of its room. Equal for calls that
+    share captured graphs, so that the table of rotations a graph reads stays where it is.
+    """
+    prompt = round_positions(longest - 1, is_cuda=is_cuda)
+    return prompt + round_positions(max_new_tokens, is_cuda=is_cuda)
 
 
 def _new_step(model: Decoder, head: Tensor, extent: Extent, params: SamplingParams) -> DecodeStep:
