@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from pellucid.errors import ModelError
 from pellucid.model.gguf_tokenizer import QWEN2
 from pellucid.model.hf_config import config_from_spec
+from pellucid.model.tensor_file import save_file
 from pellucid.model.tokenizer import TextTokenizer
 from pellucid.model.transformer import Decoder
 from pellucid.model.weights import INDEX, SINGLE, tensors_of
@@ -102,7 +102,7 @@ def _write_weights(folder: Path, model: Decoder, dtype: torch.dtype, shard_bytes
             if name in wanted
         }
         total += sum(t.nbytes for t in part.values())
-        save_file(part, str(folder / file), metadata={"format": "pt"})
+        save_file(part, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

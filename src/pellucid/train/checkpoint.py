@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from pellucid.artifacts import StageFolder, atomic_directory
+from pellucid.model.tensor_file import save_file
 from pellucid.train.update import PolicyUpdater
 
 STATE_NAME = "state.safetensors"
