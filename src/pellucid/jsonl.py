@@ -94,15 +94,21 @@ class JsonlWriter(_Appender):
         """Write one record. NaN is refused (ValueError); a disk that refuses raises RunError."""
         self._append_blob(canonical_json(record) + b"\n")
 
-    def truncate_after(self, step: int) -> None:
-        """Drop the first record whose `step` is greater than `step`, and all that follow it."""
-        offset = 0
+    def truncate_after(self, step: int) -> int:
+        """Drop the first record whose `step` is greater than `step`, and all that follow it.
+
+        Returns the step of the last record kept, -1 where none is. Raises RunError naming a
+        damaged line before it.
+        """
+        offset, last = 0, -1
         with self.path.open("rb") as file:
-            for line in file:
-                if json.loads(line).get("step", -1) > step:
+            for number, line in enumerate(file, start=1):
+                here = _parsed(line, self.path, number).get("step", -1)
+                if here > step:
                     break
-                offset += len(line)
+                offset, last = offset + len(line), here
         self.truncate(offset)
+        return last
 
 
 class ZstdJsonlWriter(_Appender):
@@ -126,10 +132,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                yield json.loads(line)
-            except ValueError:
-                raise RunError(f"{path} line {number} is damaged: it is not JSON") from None
+            yield _parsed(line, path, number)
+
+
+def _parsed(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise RunError(f"{path} line {number} is damaged: it is not JSON") from None
 
 
 def read_zstd_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from pellucid.errors import RunError
 from pellucid.jsonl import JsonlWriter, read_jsonl
 
 QUIET_S = 2.0
@@ -76,8 +77,13 @@ class MetricsLog:
         self._shown = {}
 
     def truncate_after(self, step: int) -> None:
-        """Drop what a resumed run will write again."""
-        self._writer.truncate_after(step)
+        """Drop what a resumed run will write again. RunError where steps up to `step` are lost."""
+        last = self._writer.truncate_after(step)
+        if last < step and step > 0:
+            raise RunError(
+                f"{self._writer.path} ends before step {step}, which its checkpoint knows of: "
+                "someone shortened it; restore it, or start afresh with another --out"
+            )
 
     def sync(self) -> None:
         """Make all records survive a power cut."""

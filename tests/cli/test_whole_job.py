@@ -1,6 +1,7 @@
 """The main job on a model of 30 thousand weights: killed anywhere, it ends with the same bits."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,31 @@ def test_a_run_asked_to_stop_saves_first_and_a_damaged_checkpoint_is_passed_over
     ledger.close()
     assert f"step-{newest:06d}: the bytes of state.safetensors have changed" in str(event.payload)
     assert older < newest
+
+
+def test_a_damaged_evaluation_is_named_and_measured_again(job, tmp_path, capsys):
+    arguments, undisturbed = job
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "result.json").unlink()  # as if killed just before
+    kept = RunFolder(root).stages()[0].evals / "before-chain.json"
+    kept.write_bytes(kept.read_bytes()[:100])
+    assert run_command([*arguments, str(root)]) == 0
+    assert "damaged, not used: before-chain.json" in capsys.readouterr().err
+    assert _outcome(root) == _outcome(undisturbed)
+
+
+def test_metrics_that_lost_their_last_steps_are_named(job, tmp_path, capsys):
+    arguments, undisturbed = job
+    root = tmp_path / "run"
+    shutil.copytree(undisturbed, root)
+    (root / "result.json").unlink()
+    metrics = RunFolder(root).stages()[0].metrics
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if json.loads(line)["step"] < 5))
+    assert run_command([*arguments, str(root), "--json"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "metrics.jsonl ends before step 5" in line
 
 
 def test_a_finished_run_is_not_run_again(job, capsys):

@@ -112,6 +112,13 @@ def test_metrics_after_a_step_are_dropped(tmp_path):
     ]
 
 
+def test_cutting_back_names_a_damaged_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step":1}\n{"st\n{"step":2}\n')
+    with JsonlWriter(path) as writer, pytest.raises(RunError, match="line 2 is damaged"):
+        writer.truncate_after(2)
+
+
 def test_nan_is_refused_before_anything_is_written(tmp_path):
     with JsonlWriter(tmp_path / "m.jsonl") as writer:
         with pytest.raises(ValueError, match="not JSON compliant"):

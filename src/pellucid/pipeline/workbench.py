@@ -73,9 +73,16 @@ def resolve_device(wanted: str) -> str:
 
 def set_threads(wanted: int) -> int:
     """CPU threads of this process; 0: the cores it may use. More than that is far slower."""
-    threads = wanted or len(os.sched_getaffinity(0))
+    threads = wanted or usable_cores()
     torch.set_num_threads(threads)
     return threads
+
+
+def usable_cores() -> int:
+    """Cores this process may use; where the system cannot say (macOS), all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def describe_device(device: str, threads: int) -> str:

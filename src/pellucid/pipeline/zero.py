@@ -25,6 +25,7 @@ from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_r
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems
+from pellucid.errors import RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
@@ -157,17 +158,25 @@ class ZeroJob:
         """Every suite on one arm; what a killed run had finished is read."""
         results = {}
         for suite in suites:
-            kept = kept_result(self.stage.evals, arm, suite)
-            if kept.exists():
-                results[suite.key] = EvalResult.from_json(kept.read_text())
-            else:
-                results[suite.key] = self._measure(arm, suite, bench, grader)
+            kept = self._kept(arm, suite)
+            results[suite.key] = kept or self._measure(arm, suite, bench, grader)
             estimate = results[suite.key].pass_at_1
             self.progress.say(
                 f"{arm}: {suite.label} pass@1 {estimate.value:.1%} "
                 f"[{estimate.low:.1%}, {estimate.high:.1%}]"
             )
         return results
+
+    def _kept(self, arm: str, suite: Suite) -> EvalResult | None:
+        """What an earlier process measured; a damaged file is named and measured again."""
+        path = kept_result(self.stage.evals, arm, suite)
+        if not path.exists():
+            return None
+        try:
+            return EvalResult.from_json(path.read_text())
+        except (RunError, UnicodeDecodeError) as error:
+            self._note(EventKind.ARTEFACT_DAMAGED, artefact=f"{path.name}: {error}")
+            return None
 
     def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: GraderPool) -> EvalResult:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
@@ -232,7 +241,7 @@ class ZeroJob:
     def _note(self, kind: EventKind, **payload: Any) -> None:
         self.ledger.append(kind, **payload, elapsed_s=round(self._elapsed_s(), 3))
         if kind is EventKind.ARTEFACT_DAMAGED:
-            self.progress.say(f"damaged, an older one is used: {payload['artefact']}")
+            self.progress.say(f"damaged, not used: {payload['artefact']}")
 
     def _small_evaluation(
         self, step: int, suite: Suite, bench: Workbench, grader: GraderPool
