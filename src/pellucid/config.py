@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -47,14 +48,17 @@ class TaskConfig(Section):
 class RolloutConfig(Section):
     prompts: PositiveInt = 32
     """Unique problems per rollout."""
-    group_size: PositiveInt = 16
-    """G: samples per problem (paper: 16)."""
+    group_size: int = Field(default=16, ge=2)
+    """G: samples per problem (paper: 16). A single one has nothing to be compared with."""
     temperature: float = Field(default=1.0, gt=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Training needs 1.0: a truncated distribution biases every importance ratio."""
     top_k: int = Field(default=0, ge=0)
     max_new_tokens: PositiveInt = 256
     stop: tuple[str, ...] = ()
+    """Strings that end a training completion, in place of the template's. Evaluations stop at the
+    template's.
+    """
     slots: PositiveInt = 512
     """Sequences decoded at once; finished ones are replaced from the queue."""
     resample_limit: int = Field(default=0, ge=0)
@@ -73,7 +77,9 @@ class RolloutConfig(Section):
 
 
 class RewardConfig(Section):
-    terms: dict[str, float] = Field(default_factory=lambda: {"accuracy": 1.0, "format": 1.0})
+    terms: dict[str, float] = Field(
+        default_factory=lambda: {"accuracy": 1.0, "format": 1.0}, min_length=1
+    )
     """Reward terms and their weights (paper, eq. 4: accuracy and format with the same weight)."""
     math_verify: bool = True
     """Ask math-verify where the strict grader finds no match."""
@@ -137,7 +143,7 @@ class TrainConfig(Section):
     """Prompt and completion tokens in one forward pass; gradients accumulate over the packs."""
     learning_rate: float = Field(default=1e-6, gt=0.0)
     schedule: ScheduleConfig = ScheduleConfig()
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: NonNegative = 0.0
     adam_eps: float = Field(default=1e-8, gt=0.0)
     grad_clip: float = Field(default=1.0, gt=0.0)
@@ -158,7 +164,7 @@ class SuiteConfig(Section):
     template: str | None = None
     """Prompt template of this suite; default: the task's."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    pass_at: tuple[int, ...] = ()
+    pass_at: tuple[PositiveInt, ...] = ()
     """Also report the unbiased pass@k for these k (each at most `k`)."""
     label: str | None = None
     """Name in tables; default: name, and template where it differs."""
@@ -173,7 +179,7 @@ class SuiteConfig(Section):
 
 
 class EvalConfig(Section):
-    suites: tuple[SuiteConfig, ...] = (SuiteConfig(),)
+    suites: tuple[SuiteConfig, ...] = Field(default=(SuiteConfig(),), min_length=1)
     """The first one is the headline in result.json."""
     temperature: NonNegative = 0.6
     """Paper, D.1: 0.6."""
@@ -182,6 +188,15 @@ class EvalConfig(Section):
     max_new_tokens: PositiveInt = 256
     during_limit: PositiveInt = 100
     """Problems used by the small evaluations during training."""
+
+    @model_validator(mode="after")
+    def _headline_is_trained(self) -> EvalConfig:
+        if self.suites[0].baseline_only:
+            raise ValueError(
+                "the first suite is the headline, before and after: move the one with "
+                "baseline_only behind another"
+            )
+        return self
 
 
 class RunConfig(Section):
@@ -195,7 +210,7 @@ class RunConfig(Section):
     float32.
     """
     threads: int = Field(default=0, ge=0)
-    """CPU threads; 0: the physical cores this process may use."""
+    """CPU threads; 0: the cores this process may use."""
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     rollout: RolloutConfig = RolloutConfig()

@@ -216,6 +216,8 @@ def _rule(mistake: Mapping[str, Any]) -> str:
         for theirs, ours in _WORDS.items():
             rule = rule.replace(theirs, ours)
         return f"must be {rule}"
+    if mistake["type"] == "too_short":
+        return "must not be empty"
     return message.removeprefix("Value error, ")
 
 

@@ -189,6 +189,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(job, tmp_path, pla
         ("task.name=chian", "did you mean 'chain'?"),
         ("task.template=r1zero", "did you mean 'r1-zero'?"),
         ("reward=acuracy", "accuracy"),
+        ("rollout.max_new_tokens=1020", "rollout.max_new_tokens = 1020 and a prompt of"),
         pytest.param(
             "device=cuda",
             "torch sees no GPU: set device=cpu",

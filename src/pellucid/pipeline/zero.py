@@ -25,7 +25,7 @@ from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_r
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems
-from pellucid.errors import RunError
+from pellucid.errors import ConfigError, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
@@ -47,6 +47,8 @@ from pellucid.train.recorder import Recorder
 from pellucid.train.update import PolicyUpdater
 
 STAGE = "zero"
+LONGEST_TRIED = 50
+"""Of so many of the longest questions the prompts are counted in tokens before any work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +146,7 @@ class ZeroJob:
         """All parts in order; what is there already is read."""
         config, suites = self.config, self.plan.suites
         bench = open_run_workbench(config)
+        self._check_fit(bench)
         self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
         with GraderPool(math_verify=config.reward.math_verify) as grader:
             before = self._measure_all("before", suites, bench, grader)
@@ -151,6 +154,20 @@ class ZeroJob:
             trained = [s for s in suites if not s.baseline_only]
             after = self._measure_all("after", trained, bench, grader)
         return self._finish(bench, suites, before, after)
+
+    def _check_fit(self, bench: Workbench) -> None:
+        """Training prompts too long for the context are missed before the base is measured."""
+        by_length = sorted(self.plan.problems, key=lambda p: len(p.question), reverse=True)
+        tokenizer, template = bench.loaded.tokenizer, self.plan.template
+        longest = max(
+            len(template.prompt_ids(p.question, tokenizer)) for p in by_length[:LONGEST_TRIED]
+        )
+        new, context = self.config.rollout.max_new_tokens, bench.loaded.model.spec.max_context
+        if longest + new > context:
+            raise ConfigError(
+                f"rollout.max_new_tokens = {new} and a prompt of {longest} tokens do not fit into "
+                f"the model's context of {context}: lower it, or choose a shorter task.template"
+            )
 
     def _measure_all(
         self, arm: str, suites: Sequence[Suite], bench: Workbench, grader: GraderPool
