@@ -1,0 +1,141 @@
+"""Collecting a step: which problems, which ids, who is masked, what is drawn again."""
+
+import pytest
+
+from pellucid.config import RewardConfig, RolloutConfig, RunConfig
+from pellucid.records import Completion, Problem, Score, StopReason, Verdict
+from pellucid.tasks.templates import get_template
+from pellucid.train.collect import Collector, step_problems
+
+PROBLEMS = [Problem(id=f"p/{i}", question=f"{i}?", gold=str(i), grader="math") for i in range(7)]
+
+
+class Letters:
+    eos_ids = (0,)
+    chat_template = None
+
+    def encode(self, text):
+        return [ord(c) for c in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+    def chat(self, messages, add_generation_prompt=True):
+        raise AssertionError("no chat here")
+
+
+class EchoEngine:
+    """Answers with the prompt and the index of the sample, so that mixed groups show."""
+
+    def __init__(self):
+        self.calls = []
+
+    def generate(self, requests, params, *, seed, progress=None):
+        self.calls.append((requests, params, seed))
+        return [
+            [
+                Completion(
+                    sample_id=i,
+                    token_ids=(1, 2),
+                    logprobs=(-1.0, -1.0),
+                    stop=StopReason.EOS,
+                    text=f"{''.join(map(chr, r.prompt_ids)).split('?')[0]}/{k}",
+                )
+                for k, i in enumerate(r.sample_ids)
+            ]
+            for r in requests
+        ]
+
+
+class RuleGrader:
+    """`rule(problem, response)` is a verdict; every call is remembered."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.calls = []
+
+    def grade(self, problems, responses):
+        self.calls.append(list(responses))
+        return [Score(verdict=self.rule(p, r)) for p, r in zip(problems, responses, strict=True)]
+
+
+def make(rule, *, resample_limit=0, prompts=3):
+    config = RunConfig(
+        seed=5,
+        rollout=RolloutConfig(prompts=prompts, group_size=4, resample_limit=resample_limit),
+        reward=RewardConfig(terms={"accuracy": 1.0}),
+    )
+    engine, grader = EchoEngine(), RuleGrader(rule)
+    template = get_template("plain")
+    collector = Collector(config, PROBLEMS, template, engine, Letters(), grader, "grpo")
+    return collector, engine, grader
+
+
+def first_is_right(problem, response):
+    return Verdict.CORRECT if response.endswith("/0") else Verdict.WRONG
+
+
+def test_a_group_holds_the_samples_and_grades_of_one_problem_alone():
+    collector, _, _ = make(first_is_right)
+    batch = collector.collect(1)
+    for group, row in zip(batch.groups, batch.advantages, strict=True):
+        [problem] = {r.problem.id for r in group}
+        assert [r.completion.text for r in group] == [f"{problem[2:]}/{k}" for k in range(4)]
+        assert row.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-4)
+        assert [r.reward for r in group] == [1.0, 0.0, 0.0, 0.0]
+    assert [s.advantage > 0 for s in batch.sequences()] == [True, False, False, False] * 3
+
+
+def test_every_sample_of_a_run_has_its_own_id_also_those_drawn_again():
+    collector, engine, _ = make(lambda p, r: Verdict.WRONG, resample_limit=2, prompts=9)
+    for step in (1, 2, 3):
+        batch = collector.collect(step)
+        assert batch.num_resampled == 18
+    ids = [i for requests, _, _ in engine.calls for r in requests for i in r.sample_ids]
+    assert len(engine.calls) == 9
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_step_collected_again_after_a_kill_asks_for_the_same():
+    for step in (1, 4):
+        asked = []
+        for _ in range(2):
+            collector, engine, _ = make(lambda p, r: Verdict.WRONG, resample_limit=1)
+            collector.collect(step)
+            asked.append(engine.calls)
+        assert asked[0] == asked[1]
+
+
+def test_only_groups_without_spread_are_drawn_again():
+    def rule(problem, response):
+        return first_is_right(problem, response) if int(problem.gold) % 2 else Verdict.WRONG
+
+    collector, engine, _ = make(rule, resample_limit=1, prompts=7)
+    batch = collector.collect(1)
+    assert batch.num_resampled == 4  # of the 7 problems, 0 2 4 6
+    assert len(engine.calls[1][0]) == 4
+    odd = [g[0].problem.id for g in batch.groups if int(g[0].problem.gold) % 2]
+    assert {"p/1", "p/3", "p/5"} <= set(odd)
+
+
+def test_where_the_instrument_fails_twice_the_sample_takes_no_part():
+    def rule(problem, response):
+        return Verdict.ERROR if response.endswith("/3") else first_is_right(problem, response)
+
+    collector, _, grader = make(rule)
+    batch = collector.collect(1)
+    assert len(grader.calls) == 2
+    assert all(r.endswith("/3") for r in grader.calls[1])
+    for group, row in zip(batch.groups, batch.advantages, strict=True):
+        assert [r.masked for r in group] == [False, False, False, True]
+        assert row[3] == 0
+        assert float(row[:3].sum()) == pytest.approx(0.0, abs=1e-6)
+    assert len(batch.sequences()) == 9
+
+
+def test_an_epoch_shows_every_problem_once_and_the_next_one_in_another_order():
+    config = RunConfig(seed=5, rollout=RolloutConfig(prompts=3))
+    row = [p.id for step in range(1, 15) for p in step_problems(PROBLEMS, step, config)]
+    epochs = [row[i : i + 7] for i in range(0, 42, 7)]
+    assert all(sorted(epoch) == sorted(p.id for p in PROBLEMS) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
