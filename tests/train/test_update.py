@@ -181,3 +181,12 @@ def test_the_reference_is_replaced_every_so_many_optimizer_steps() -> None:
     assert torch.equal(updater.reference.model.embedding.weight, start)
     updater.update(make_sequences(), step=2)
     assert torch.equal(updater.reference.model.embedding.weight, model.embedding.weight)
+
+
+def test_kl_is_reported_where_there_is_a_reference_and_never_as_a_false_zero() -> None:
+    for beta, has_kl in ((0.0, False), (0.1, True)):
+        config = make_config(beta=beta)
+        updater = PolicyUpdater(make_model(), config, resolve(config.algo))
+        metrics = updater.update(make_sequences(), step=1)
+        assert ("kl" in metrics) is has_kl
+        assert {"loss", "entropy", "mismatch", "mismatch_max", "grad_norm"} <= metrics.keys()

@@ -56,7 +56,7 @@ class LossOutput:
     sums: dict[str, Tensor]
     """Scalars float64 on the device, without gradient; divide by `tokens` for means.
 
-    tokens; kl (0 where beta is 0); ratio, ratio_max; clipped_low, clipped_high, clipped_dual
+    tokens; kl (absent where beta is 0); ratio, ratio_max; clipped_low, clipped_high, clipped_dual
     (tokens whose bound took effect); mismatch, mismatch_max (|rollout - policy| log-probability);
     capped, masked (tokens that the mismatch correction changed). See `MAX_SUMS` for how they
     reduce."""
@@ -87,7 +87,7 @@ def objective_loss(
         batch.old_logprobs, batch.rollout_logprobs, objective.mismatch_cap
     )
     per_token = correction.weight * policy.loss
-    kl = torch.zeros_like(per_token)
+    kl = None  # not measured: a 0 in the record would say that nothing drifted
     if objective.has_reference and batch.ref_logprobs is not None:
         kl = KL_ESTIMATORS[objective.kl](batch.policy_logprobs, batch.ref_logprobs)
         per_token = per_token + objective.beta * kl
@@ -103,12 +103,11 @@ def objective_loss(
 
 @torch.no_grad()
 def _sums(
-    batch: TokenBatch, policy: PolicyLoss, correction: Correction, kl: Tensor
+    batch: TokenBatch, policy: PolicyLoss, correction: Correction, kl: Tensor | None
 ) -> dict[str, Tensor]:
     mismatch = (batch.rollout_logprobs - batch.policy_logprobs).abs()
     added = {
         "tokens": torch.ones_like(mismatch),
-        "kl": kl,
         "ratio": policy.ratio,
         "clipped_low": policy.clipped_low,
         "clipped_high": policy.clipped_high,
@@ -117,6 +116,8 @@ def _sums(
         "capped": correction.capped,
         "masked": correction.masked,
     }
+    if kl is not None:
+        added["kl"] = kl
     sums = {name: values.sum(dtype=torch.float64) for name, values in added.items()}
     sums["ratio_max"] = _largest(policy.ratio)
     sums["mismatch_max"] = _largest(mismatch)
