@@ -48,6 +48,11 @@ app.command()(run.export)
 app.command()(run.doctor)
 
 
+SPIN_COUNT = "3000"
+"""How long an idle OpenMP thread spins before it sleeps, in GNU's loops. Its own 300,000 make a
+step of the demo ten times slower as soon as anything else wants one of the cores."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `pellucid`: runs a command and exits with its code."""
     sys.exit(run_command(arguments))
@@ -55,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """One command to its exit code. Errors of the code itself keep their traceback."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch loads
     try:
         code = app(args=arguments, prog_name="pellucid", standalone_mode=False)
     except _UsageError as error:
