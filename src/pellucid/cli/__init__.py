@@ -11,6 +11,7 @@ Heavy parts are imported inside the commands, so that help comes at once.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 
