@@ -219,6 +219,16 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
 
+    @model_validator(mode="after")
+    def _correction_sees_a_difference(self) -> RunConfig:
+        is_blind = self.algo.old_logprobs == "rollout" and self.train.minibatches > 1
+        if self.algo.mismatch != "off" and is_blind:
+            raise ValueError(
+                "algo.mismatch compares the trainer's log-probabilities with the rollout's: with "
+                "algo.old_logprobs = 'rollout' there is nothing to compare; set it to 'recompute'"
+            )
+        return self
+
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:

@@ -313,3 +313,28 @@ def test_a_report_is_written_again_from_the_folder_alone(job, capsys):
     assert run_command(["report", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"report": str(root / "report.html")}
     assert "<html" in (root / "report.html").read_text()
+
+
+def test_an_evaluation_asked_to_stop_says_so_and_is_measured_again(job, tmp_path):
+    arguments, undisturbed = job
+    root = tmp_path / "run"
+    done = _python(STOPPER, "ask", DECODING, "3", *arguments, str(root))
+    assert done.returncode == 143, done.stderr
+    ledger = Ledger(root / "ledger.jsonl")
+    event = ledger.last(EventKind.EVALUATION_ABORTED)
+    ledger.close()
+    assert event is not None
+    assert event.payload["arm"] == "before"
+    done = _command(*arguments, str(root))
+    assert done.returncode == 0, done.stderr
+    assert _outcome(root) == _outcome(undisturbed)
+
+
+def test_a_finished_run_is_evaluated_as_its_recipe_does(job, capsys):
+    _, undisturbed = job
+    arguments = ["eval", str(undisturbed), "--suite", "chain", "--limit", "6", "--k", "2"]
+    assert run_command([*arguments, "--seed", "3", "--device", "cpu", "--json"]) == 0
+    [measured] = json.loads(capsys.readouterr().out)
+    after = json.loads((undisturbed / "result.json").read_text())["after"]
+    assert measured["template"] == after["template"]
+    assert measured["length_mean"] == pytest.approx(after["length_mean"], rel=0.2)

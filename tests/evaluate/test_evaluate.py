@@ -368,3 +368,9 @@ def test_two_suites_of_one_name_are_refused():
     config = EvalConfig(suites=(SuiteConfig(name="chain"), SuiteConfig(name="chain", k=2)))
     with pytest.raises(ConfigError, match="two suites are called 'chain'"):
         make_suites(config, default_template="tiny", load=lambda *_: problems(1))
+
+
+def test_a_problem_on_which_the_instrument_failed_is_left_out_of_the_consensus():
+    result = run([["e0", "e0"], ["c7", "c7"]])
+    assert result.cons.value == pytest.approx(1.0)
+    assert result.cons.n == 1

@@ -211,3 +211,10 @@ def test_the_digest_sees_every_value_and_only_values():
     base = RunConfig()
     assert config_digest(base) == config_digest(parse_config({"train": {"steps": 100}}))
     assert config_digest(base) != config_digest(parse_config({"train": {"steps": 101}}))
+
+
+def test_a_mismatch_correction_that_could_see_nothing_is_refused():
+    blind = {"algo": {"mismatch": "tis", "old_logprobs": "rollout"}, "train": {"minibatches": 2}}
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        parse_config(blind)
+    assert parse_config(blind | {"train": {"minibatches": 1}}).algo.mismatch == "tis"

@@ -190,3 +190,12 @@ def test_kl_is_reported_where_there_is_a_reference_and_never_as_a_false_zero() -
         metrics = updater.update(make_sequences(), step=1)
         assert ("kl" in metrics) is has_kl
         assert {"loss", "entropy", "mismatch", "mismatch_max", "grad_norm"} <= metrics.keys()
+
+
+def test_the_loss_of_several_minibatches_is_their_mean() -> None:
+    sequences = make_sequences(6)
+    config = make_config(minibatches=3, lr=1e-12, aggregation="sequence-mean")
+    updater = PolicyUpdater(make_model(), config, resolve(config.algo))
+    parts = updater._split(sequences, step=1)
+    on_policy = [-sum(s.advantage for s in part) / len(part) for part in parts]
+    assert updater.update(sequences, step=1)["loss"] == pytest.approx(sum(on_policy) / 3, abs=1e-5)

@@ -10,7 +10,7 @@ import typer
 
 from pellucid.cli.output import percent, print_json, print_table
 from pellucid.config import RunConfig
-from pellucid.config_io import parse_config
+from pellucid.config_io import load_recipe, parse_config
 from pellucid.errors import ConfigError
 from pellucid.runlog import Progress
 
@@ -30,12 +30,20 @@ def evaluate(
     model: Model,
     suite: Annotated[list[str], typer.Option(help="Data set or task; may be given again.")],
     k: Annotated[int, typer.Option(help="Samples per problem.")] = 1,
-    template: Annotated[str, typer.Option(help="Prompt template.")] = "r1-zero",
+    template: Annotated[
+        str | None, typer.Option(help="Prompt template; default: the run's own, else r1-zero.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Split of the suite.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
-    top_p: TopP = 0.95,
-    max_new_tokens: Tokens = 256,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy. Default: the run's own, else 0.6.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Share sampled from. Default: the run's own, else 0.95.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest completion. Default: the run's own, else 256.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results and samples.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     revision: Revision = None,
@@ -43,13 +51,16 @@ def evaluate(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Measure a model: pass@1 with its interval, extraction failures and truncation."""
+    """Measure a model: pass@1 with its interval, extraction failures and truncation.
+
+    A run folder is measured as its own recipe does; options change that.
+    """
+    task, sampling = _measured_as(model)
+    given = _given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     config = _config(model, revision=revision, device=device, seed=seed) | {
-        "task": _given(template=template, data_dir=str(data_dir) if data_dir else None),
+        "task": task | _given(template=template, data_dir=str(data_dir) if data_dir else None),
         "eval": {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": max_new_tokens,
+            **(sampling | given),
             "suites": [_given(name=name, split=split, k=k, limit=limit) for name in suite],
         },
     }
@@ -134,6 +145,19 @@ def chat(
             reply = chat_reply(session, messages)
             messages.append({"role": "assistant", "content": reply})
             typer.echo(reply)
+
+
+def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Template and sampler of a model: those of its run, or of the recipe around tiny-base."""
+    recipe = Path(model) / "recipe.toml"
+    if recipe.is_file():
+        config, _ = load_recipe(recipe)
+    elif model == "tiny-base":
+        return {"template": "tiny"}, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 72}
+    else:
+        return {"template": "r1-zero"}, {}
+    sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
+    return config.task.model_dump(include={"template", "data_dir"}, exclude_none=True), sampling
 
 
 def _next_line(is_terminal: bool) -> str | None:

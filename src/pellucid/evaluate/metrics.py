@@ -48,8 +48,16 @@ def unbiased_pass_at(problems: Sequence[ProblemResult], k: int) -> Estimate | No
 
 
 def consensus(problems: Sequence[ProblemResult], k: int) -> Estimate:
-    """cons@k: does the most frequent extracted answer hit? Errors vote as wrong."""
-    credit = [
-        majority_credit(p.answers, [v is Verdict.CORRECT for v in p.verdicts]) for p in problems
+    """cons@k: does the most frequent extracted answer hit? Instrument errors have no vote."""
+    graded = [p for p in problems if p.num_graded]
+    return bootstrap_mean([_credit(p) for p in graded], [p.family for p in graded], k=k)
+
+
+def _credit(problem: ProblemResult) -> float:
+    """cons@k of one problem over its graded samples."""
+    votes = [
+        (answer, verdict is Verdict.CORRECT)
+        for answer, verdict in zip(problem.answers, problem.verdicts, strict=True)
+        if verdict is not Verdict.ERROR
     ]
-    return bootstrap_mean(credit, [p.family for p in problems], k=k)
+    return majority_credit([answer for answer, _ in votes], [ok for _, ok in votes])

@@ -14,7 +14,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_r
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems
-from pellucid.errors import ConfigError, RunError
+from pellucid.errors import ConfigError, Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
@@ -34,6 +34,7 @@ from pellucid.model.export import export_model
 from pellucid.pipeline.measure import kept_result, load_suites, measure, measure_into
 from pellucid.pipeline.result import build_result
 from pellucid.pipeline.workbench import MODEL_NAME, Workbench, open_run_workbench
+from pellucid.protocols import ProgressFn
 from pellucid.records import Problem
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
@@ -141,11 +142,18 @@ class ZeroJob:
         self.ledger = ledger
         self.progress = progress
         self.started = time.perf_counter()
+        self.should_stop: Callable[[], bool] = lambda: False
 
     def run(self) -> RunOutcome:
         """All parts in order; what is there already is read."""
+        with stop_on_sigterm() as self.should_stop:
+            return self._run()
+
+    def _run(self) -> RunOutcome:
         config, suites = self.config, self.plan.suites
-        bench = open_run_workbench(config)
+        with self.progress.task("loading the model", 1, "model") as tick:
+            bench = open_run_workbench(config)
+            tick(1)
         self._check_fit(bench)
         self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
         with GraderPool(math_verify=config.reward.math_verify) as grader:
@@ -209,10 +217,21 @@ class ZeroJob:
                 grader,
                 arm=arm,
                 seed=self.config.seed,
-                progress=tick,
+                progress=self._stoppable(tick, facts),
             )
         self._note(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
         return result
+
+    def _stoppable(self, tick: ProgressFn, facts: Mapping[str, Any]) -> ProgressFn:
+        """Progress of an evaluation that SIGTERM aborts: what is measured by halves is not kept."""
+
+        def advance(done: int, total: int) -> None:
+            if self.should_stop():
+                self._note(EventKind.EVALUATION_ABORTED, **facts, samples=done)
+                raise Interrupted(f"stopped after {done} of {total} samples of {facts['suite']}")
+            tick(done, total)
+
+        return advance
 
     def _train(self, bench: Workbench, grader: GraderPool) -> None:
         config, plan = self.config, self.plan
@@ -223,37 +242,34 @@ class ZeroJob:
             seed=config.seed,
             progress=self.progress,
         )
-        with stop_on_sigterm() as should_stop:
-            job = GrpoRun(
-                config=config,
-                collector=Collector(
-                    config,
-                    plan.problems,
-                    plan.template,
-                    bench.engine,
-                    bench.loaded.tokenizer,
-                    grader,
-                    plan.objective.advantage,
-                ),
-                updater=PolicyUpdater(bench.loaded.model, config, plan.objective),
-                checkpoints=Checkpoints(
-                    self.stage,
-                    keep=config.train.keep_checkpoints,
-                    on_save=lambda step: self._note(EventKind.CHECKPOINT_SAVED, step=step),
-                    on_damage=lambda line: self._note(EventKind.ARTEFACT_DAMAGED, artefact=line),
-                ),
-                recorder=recorder,
-                refresh=bench.engine.refresh,
-                should_stop=should_stop,
-                after_update=lambda step: self._small_evaluation(
-                    step, plan.suites[0], bench, grader
-                ),
-            )
-            try:
-                with self.progress.task("training", config.train.steps, "steps") as tick:
-                    job.train(tick)
-            finally:
-                recorder.close()
+        job = GrpoRun(
+            config=config,
+            collector=Collector(
+                config,
+                plan.problems,
+                plan.template,
+                bench.engine,
+                bench.loaded.tokenizer,
+                grader,
+                plan.objective.advantage,
+            ),
+            updater=PolicyUpdater(bench.loaded.model, config, plan.objective),
+            checkpoints=Checkpoints(
+                self.stage,
+                keep=config.train.keep_checkpoints,
+                on_save=lambda step: self._note(EventKind.CHECKPOINT_SAVED, step=step),
+                on_damage=lambda line: self._note(EventKind.ARTEFACT_DAMAGED, artefact=line),
+            ),
+            recorder=recorder,
+            refresh=bench.engine.refresh,
+            should_stop=self.should_stop,
+            after_update=lambda step: self._small_evaluation(step, plan.suites[0], bench, grader),
+        )
+        try:
+            with self.progress.task("training", config.train.steps, "steps") as tick:
+                job.train(tick)
+        finally:
+            recorder.close()
 
     def _note(self, kind: EventKind, **payload: Any) -> None:
         self.ledger.append(kind, **payload, elapsed_s=round(self._elapsed_s(), 3))

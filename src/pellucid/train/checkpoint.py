@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from safetensors.torch import load_file
 
 from pellucid.artifacts import StageFolder, atomic_directory
+from pellucid.errors import RunError
 from pellucid.model.tensor_file import save_file
 from pellucid.train.update import PolicyUpdater
 
@@ -73,8 +74,14 @@ class Checkpoints:
         path = self.folder.checkpoint(step)
         facts = json.loads((path / FACTS_NAME).read_text())
         tensors = load_file(path / STATE_NAME)
-        updater.optimizer.load_state(tensors)
-        if updater.reference is not None:
-            updater.reference.load_state(tensors)
+        try:
+            updater.optimizer.load_state(tensors)
+            if updater.reference is not None:
+                updater.reference.load_state(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise RunError(
+                f"{path.name} holds the state of another model or version ({error}): "
+                "start afresh with another --out"
+            ) from error
         updater.optimizer_steps = facts["optimizer_steps"]
         return Restored(step=facts["step"], offsets=facts["offsets"])

@@ -54,6 +54,8 @@ class PolicyUpdater:
             sums = self._accumulate(minibatch, old[number], step=step)
             norms.append(self._step_optimizer(step=step))
             _merge(totals, sums)
+        if "loss" in totals:
+            totals["loss"] = totals["loss"] / len(minibatches)
         return _means(totals) | {"grad_norm": sum(norms) / max(len(norms), 1)}
 
     def logprobs(self, sequences: Sequence[TrainSequence], model: Decoder) -> list[Tensor]:
