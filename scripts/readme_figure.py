@@ -1,4 +1,4 @@
-"""docs/demo-curve.svg from a finished demo: `python scripts/readme_figure.py runs/demo docs/demo-curve.svg`"""
+"""docs/demo-curve.svg from a finished demo: `python scripts/readme_figure.py RUN TARGET`"""
 
 from __future__ import annotations
 
