@@ -130,7 +130,7 @@ def chat(
     config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
     from pellucid.pipeline.talk import chat_reply, open_chat
 
-    session = open_chat(config)
+    session = open_chat(config, Progress())
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")

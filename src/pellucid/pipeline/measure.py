@@ -96,7 +96,7 @@ def kept_result(folder: Path, arm: str, suite: Suite) -> Path:
 def evaluate_model(config: RunConfig, out: Path | None, progress: Progress) -> list[dict[str, Any]]:
     """Measures a model on the suites of `config.eval`: a summary each; files in `out` if given."""
     suites = load_suites(config)
-    bench = open_run_workbench(config)
+    bench = open_run_workbench(config, progress)
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def generate_text(
     The same seed gives the same completions. Raises UserError where the prompt does not fit.
     """
     params = _params(config)
-    bench = open_run_workbench(config)
+    bench = open_run_workbench(config, progress)
     tokenizer = bench.loaded.tokenizer
     if template is None:
         prompt_ids = tuple(tokenizer.encode(prompt))
@@ -52,9 +52,9 @@ class ChatSession:
     seed: int
 
 
-def open_chat(config: RunConfig) -> ChatSession:
+def open_chat(config: RunConfig, progress: Progress) -> ChatSession:
     """Loads a model to talk to. Raises ConfigError where it has no chat template."""
-    bench = open_run_workbench(config)
+    bench = open_run_workbench(config, progress)
     if bench.loaded.tokenizer.chat_template is None:
         raise ConfigError(
             f"{bench.loaded.name} has no chat template: use `pellucid generate` instead"

@@ -13,6 +13,7 @@ from pellucid.config import ModelConfig, RunConfig
 from pellucid.errors import ConfigError, RunError
 from pellucid.model.load import LoadedModel, load_model
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.runlog import Progress
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MODEL_NAME = "model"
@@ -31,13 +32,14 @@ class Workbench:
     """In words, for the record: `cpu, 2 threads`, `NVIDIA H200`."""
 
 
-def open_run_workbench(config: RunConfig) -> Workbench:
+def open_run_workbench(config: RunConfig, progress: Progress) -> Workbench:
     """Loads the model that a recipe names. Raises ModelError, or ConfigError without a GPU."""
     device = resolve_device(config.device)
     threads = set_threads(config.threads)
-    loaded = load_model(
-        trained_or_given(config.model), dtype=_resolve_dtype(config.dtype, device), device=device
-    )
+    model = trained_or_given(config.model)
+    with progress.task(f"loading {config.model.id}", 1, "model") as tick:
+        loaded = load_model(model, dtype=_resolve_dtype(config.dtype, device), device=device)
+        tick(1)
     return Workbench(
         loaded=loaded,
         engine=InProcessEngine(loaded.model, loaded.tokenizer, slots=config.rollout.slots),

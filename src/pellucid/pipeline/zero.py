@@ -151,9 +151,7 @@ class ZeroJob:
 
     def _run(self) -> RunOutcome:
         config, suites = self.config, self.plan.suites
-        with self.progress.task("loading the model", 1, "model") as tick:
-            bench = open_run_workbench(config)
-            tick(1)
+        bench = open_run_workbench(config, self.progress)
         self._check_fit(bench)
         self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
         with GraderPool(math_verify=config.reward.math_verify) as grader:
