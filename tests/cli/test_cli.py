@@ -84,6 +84,11 @@ def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(recipe, tmp_path, 
     assert not out.exists()
 
 
+def test_dry_run_prints_the_recipe_as_json_on_request(recipe, capsys):
+    assert run_command(["run", recipe, "--set", "train.steps=5", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train"]["steps"] == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -92,6 +97,8 @@ def test_dry_run_prints_the_resolved_recipe_and_makes_nothing(recipe, tmp_path, 
             "unknown key train.stpes; did you mean train.s",
         ),
         (["run", "RECIPE", "--set", "train.steps=-1"], "train.steps = -1: must be at least 1"),
+        (["run", "RECIPE", "--set", "reward=randm", "--dry-run"], "did you mean 'random'?"),
+        (["run", "RECIPE", "--set", "task.template=tinyy", "--dry-run"], "did you mean 'tiny'?"),
         (["run", "RECIPE", "--set", "train.steps"], "write it as key=value"),
         (["run", "no-such-recipe"], "no recipe at no-such-recipe"),
         (["run"], "see pellucid run --help"),

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pellucid.cli.output import percent, print_json, print_table
+from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe, load_recipe
 from pellucid.errors import RunError
 from pellucid.runlog import Progress
@@ -32,7 +33,11 @@ def run(
     """Run a recipe: measure, train, measure again. The same command continues a killed run."""
     config, set_by_hand = load_recipe(recipe, overrides or [])
     if dry_run:
-        typer.echo(dump_recipe(config, set_by_hand), nl=False)
+        _check_names(config)
+        if json:
+            print_json(config.model_dump(mode="json"))
+        else:
+            typer.echo(dump_recipe(config, set_by_hand), nl=False)
         return
     from pellucid.pipeline.zero import run as run_recipe
 
@@ -97,6 +102,15 @@ def doctor(json: Json = False) -> None:
     else:
         print_table(("", "what", "found"), [(f.status, f.name, f.line()) for f in findings])
     raise typer.Exit(1 if has_failed else 0)
+
+
+def _check_names(config: RunConfig) -> None:
+    """The names that a run would refuse and that need neither data nor model to look up."""
+    from pellucid.rewards.terms import check_terms
+    from pellucid.tasks.templates import get_template
+
+    check_terms(config.reward.terms)
+    get_template(config.task.template)
 
 
 def _check_is_run(folder: Path) -> None:

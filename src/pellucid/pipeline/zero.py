@@ -226,7 +226,7 @@ class ZeroJob:
         def advance(done: int, total: int) -> None:
             if self.should_stop():
                 self._note(EventKind.EVALUATION_ABORTED, **facts, samples=done)
-                raise Interrupted(f"stopped after {done} of {total} samples of {facts['suite']}")
+                raise Interrupted(f"after {done} of {total} samples of {facts['suite']}")
             tick(done, total)
 
         return advance

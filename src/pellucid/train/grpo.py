@@ -57,7 +57,7 @@ class GrpoRun:
         for done in range(first, last):
             if self.should_stop():
                 self._save(done)
-                raise Interrupted(f"stopped after step {done}")
+                raise Interrupted(f"after step {done}")
             self._one_step(done + 1)
             if (done + 1) % every == 0 or done + 1 == last:
                 self._save(done + 1)
