@@ -1,5 +1,6 @@
 """The report page of synthetic run folders: true, complete, harmless, and clear about damage."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from pellucid.report.page import write_report
 from pellucid.report.panels import make_panels
 from pellucid.report.read import read_run
 from pellucid.report.readings import choose_pairs, choose_rollouts, spread_steps
-from pellucid.report.tables import coverage, prompt_rows
+from pellucid.report.tables import coverage, deepest, prompt_rows, suite_rows
 from pellucid.report.words import (
     duration,
     interval,
@@ -248,6 +249,19 @@ def test_elicited_and_added_come_from_the_unbiased_estimator(run):
     assert covered.added.value == pytest.approx(covered.after[2].value - covered.before[2].value)
     reach = min(after.pass_at_1.value, covered.before[2].value)
     assert covered.elicited == pytest.approx(reach - before.pass_at_1.value)
+
+
+def test_elicited_and_added_are_read_where_most_samples_were_drawn_of_the_same_problems(run):
+    headline = suite_rows(read_run(run))[0]
+    before, after = (dataclasses.replace(arm, k=64) for arm in (headline.before, headline.after))
+    deep = dataclasses.replace(headline, label="64 samples", before=before, after=after)
+    others = dataclasses.replace(
+        deep, before=dataclasses.replace(before, ids=[f"other/{i}" for i in before.ids])
+    )
+    base_only = dataclasses.replace(deep, after=None)
+    assert deepest([headline, others, base_only, deep]) is deep
+    assert deepest([headline, others, base_only]) is headline
+    assert deepest([]) is None
 
 
 def test_prompts_are_compared_on_the_same_problems_only(run):

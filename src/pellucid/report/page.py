@@ -25,6 +25,7 @@ from pellucid.report.tables import (
     Coverage,
     SuiteRow,
     coverage,
+    deepest,
     prompt_rows,
     suite_rows,
     verdict_shares,
@@ -71,7 +72,8 @@ def _environment() -> Environment:
 def _context(view: RunView) -> dict[str, Any]:
     rows = suite_rows(view)
     headline = rows[0] if rows else None
-    covered = _coverage(headline)
+    deep = deepest(rows)
+    covered = _coverage(deep)
     return {
         "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         "title": view.recipe.get("name", view.folder.root.name),
@@ -83,6 +85,7 @@ def _context(view: RunView) -> dict[str, Any]:
         "is_shown": _trend(headline) in ("rose", "fell"),
         "suites_figure": _suites_figure(rows),
         "coverage": covered,
+        "coverage_label": deep.label if deep else None,
         "coverage_figure": _coverage_figure(covered),
         "prompts": prompt_rows(view, headline.after) if headline and headline.after else [],
         "panels": make_panels(view.curves),

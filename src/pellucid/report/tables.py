@@ -73,6 +73,28 @@ def suite_rows(view: RunView) -> list[SuiteRow]:
     ]
 
 
+def deepest(rows: Sequence[SuiteRow]) -> SuiteRow | None:
+    """The suite to read elicited and added from: the most samples per problem, on problems of the
+    headline. What four attempts seem to have added, sixty-four may show to have been there.
+    """
+    if not rows or rows[0].before is None:
+        return rows[0] if rows else None
+    ids, headline = set(rows[0].before.ids), rows[0]
+    same = [
+        row
+        for row in rows
+        if row.before
+        and (row.after or not headline.after)
+        and row.before.template == headline.before.template
+        and ids.issuperset(row.before.ids)
+    ]
+    return max(same, key=_depth, default=headline)
+
+
+def _depth(row: SuiteRow) -> int:
+    return min(arm.k for arm in (row.before, row.after) if arm)
+
+
 def coverage(before: EvalView, after: EvalView | None) -> Coverage | None:
     """pass@1 … pass@k of both arms; None for a single sample per problem."""
     k = min(before.k, after.k) if after else before.k
