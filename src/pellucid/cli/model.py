@@ -31,7 +31,10 @@ def evaluate(
     suite: Annotated[list[str], typer.Option(help="Data set or task; may be given again.")],
     k: Annotated[int, typer.Option(help="Samples per problem.")] = 1,
     template: Annotated[
-        str | None, typer.Option(help="Prompt template; default: the run's own, else r1-zero.")
+        str | None,
+        typer.Option(
+            help="Prompt template; default: the run's own, tiny for tiny-base, else r1-zero."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the suite.")] = "test",
     limit: Annotated[int | None, typer.Option(help="Only the first so many problems.")] = None,

@@ -184,7 +184,7 @@ def _facts(view: RunView) -> list[tuple[str, str]]:
         "Python": manifest.get("python"),
         "Platform": manifest.get("platform"),
         "Packages": ", ".join(f"{name} {v}" for name, v in packages.items() if v) or None,
-        "To repeat it": f"pellucid run {view.folder.root.name}/recipe.toml --out again",
+        "To repeat it": "pellucid run recipe.toml --out again, inside this folder",
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None]
 
