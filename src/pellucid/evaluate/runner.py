@@ -35,6 +35,7 @@ from pellucid.records import (
     Verdict,
     sample_id,
 )
+from pellucid.rewards.retry import grade_with_retry
 
 
 class PromptTemplate(Protocol):
@@ -84,7 +85,7 @@ def evaluate(
     groups = engine.generate(requests, params, seed=seed, progress=progress)
     generated = time.perf_counter()
     responses = [template.response(c.text) for group in groups for c in group]
-    scores, retried = _grade(grader, [p for p in problems for _ in range(k)], responses)
+    scores, retried = grade_with_retry(grader, [p for p in problems for _ in range(k)], responses)
     graded = time.perf_counter()
     if all(score.verdict is Verdict.ERROR for score in scores):
         raise RunError(
@@ -130,20 +131,6 @@ def _check(
         )
     if any(not 1 <= wanted <= k for wanted in pass_at):
         raise ConfigError(f"pass_at {list(pass_at)} needs more than k = {k} samples: raise k")
-
-
-def _grade(
-    grader: Grader, problems: Sequence[Problem], responses: Sequence[str]
-) -> tuple[list[Score], list[bool]]:
-    """Scores; samples on which the instrument failed are graded once more; and which these were."""
-    scores = list(grader.grade(problems, responses))
-    retried = [score.verdict is Verdict.ERROR for score in scores]
-    failed = [i for i, again in enumerate(retried) if again]
-    if failed:
-        second = grader.grade([problems[i] for i in failed], [responses[i] for i in failed])
-        for i, score in zip(failed, second, strict=True):
-            scores[i] = score
-    return scores, retried
 
 
 def _records(

@@ -29,7 +29,7 @@ from pellucid.errors import ConfigError, Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
-from pellucid.manifest import write_manifest
+from pellucid.manifest import code_state, write_manifest
 from pellucid.model.export import export_model
 from pellucid.pipeline.measure import kept_result, load_suites, measure, measure_into
 from pellucid.pipeline.result import build_result
@@ -142,6 +142,8 @@ class ZeroJob:
         self.ledger = ledger
         self.progress = progress
         self.started = time.perf_counter()
+        self.code = code_state()
+        """As loaded now: the checkout may move on while the job runs."""
         self.should_stop: Callable[[], bool] = lambda: False
 
     def run(self) -> RunOutcome:
@@ -316,6 +318,7 @@ class ZeroJob:
             },
             seed=self.config.seed,
             device=bench.device_name,
+            more={"code": self.code},
         )
         self.ledger.append(EventKind.STAGE_ENDED, stage=STAGE)
         self.ledger.append(EventKind.RUN_ENDED, result=sha256_file(self.folder.result))

@@ -28,9 +28,9 @@ from pellucid.records import (
     SamplingParams,
     Score,
     StopReason,
-    Verdict,
     sample_id,
 )
+from pellucid.rewards.retry import grade_with_retry
 from pellucid.rewards.terms import compute_terms, settle, weighted
 from pellucid.tasks.templates import Template
 from pellucid.train.packing import TrainSequence
@@ -123,7 +123,8 @@ class Collector:
         )
         repeated = [p for p in problems for _ in range(size)]
         responses = [self.template.response(c.text) for group in completions for c in group]
-        scores = iter(self._grade(repeated, responses))
+        graded, _ = grade_with_retry(self.grader, repeated, responses)
+        scores = iter(graded)
         return [
             [
                 self._rollout(problem, request.prompt_ids, completion, next(scores))
@@ -131,16 +132,6 @@ class Collector:
             ]
             for problem, request, group in zip(problems, requests, completions, strict=True)
         ]
-
-    def _grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
-        """Scores in order; where the instrument failed it is asked once more."""
-        scores = self.grader.grade(problems, responses)
-        failed = [i for i, s in enumerate(scores) if s.verdict is Verdict.ERROR]
-        if failed:
-            again = self.grader.grade([problems[i] for i in failed], [responses[i] for i in failed])
-            for i, score in zip(failed, again, strict=True):
-                scores[i] = score
-        return scores
 
     def _rollout(
         self, problem: Problem, prompt_ids: tuple[int, ...], completion: Completion, score: Score
