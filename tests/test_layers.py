@@ -17,7 +17,7 @@ LAYERS = (
     ("jsonl", "manifest"),
     ("ledger", "runlog"),
     ("protocols", "config"),
-    ("config_io",),
+    ("config_io", "kernels"),
     ("tasks", "sandbox", "model", "algo"),
     ("rewards", "rollout"),
     ("data",),
@@ -30,7 +30,7 @@ LAYERS = (
 """Lowest first. A module may import what stands in rows above its own, and its own package."""
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
-TORCH_LAYERS = {"model", "algo", "rollout", "train"}
+TORCH_LAYERS = {"kernels", "model", "algo", "rollout", "train"}
 LATE_TORCH_LAYERS = {"pipeline", "doctor", "cli"}
 """These may import torch, and what imports torch, inside functions; pipeline is itself late."""
 

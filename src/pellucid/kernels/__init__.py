@@ -1,0 +1,1 @@
+"""Triton kernels: what CUDA runs faster than torch does. Each has a slow twin in torch."""
