@@ -131,7 +131,7 @@ def training(model: Decoder, sequences: int = 8, length: int = 256) -> dict[str,
     model.reserve_context(length)
 
     def step() -> None:
-        hidden = model(ids, packed.positions, packed)
+        hidden = model(ids, packed)
         logprobs, _ = linear_logprobs(hidden, model.head.weight, targets)
         (-logprobs.mean()).backward()
         optimiser.step()

@@ -67,7 +67,7 @@ def _logprob(loaded: object, text: str) -> float:
     attend = PackedCausal(torch.tensor([len(ids)]))
     loaded.model.reserve_context(len(ids))
     with torch.no_grad():
-        logits = loaded.model.head(loaded.model(ids, attend.positions, attend))
+        logits = loaded.model.head(loaded.model(ids, attend))
     return float(logits.log_softmax(-1)[:-1].gather(1, ids[1:, None]).sum())
 
 

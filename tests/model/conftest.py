@@ -121,7 +121,7 @@ def our_logits(model: Decoder, ids: Tensor) -> Tensor:
     attend = PackedCausal(lengths)
     model.reserve_context(ids.shape[1])
     with torch.no_grad():
-        return model.head(model(ids.flatten(), attend.positions, attend)).view(*ids.shape, -1)
+        return model.head(model(ids.flatten(), attend)).view(*ids.shape, -1)
 
 
 def their_logits(model: torch.nn.Module, ids: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ def test_packed_sequences_of_different_length_do_not_see_each_other(reference):
     rows = [some_ids()[0, :n] for n in (5, 1, 17)]
     attend = PackedCausal(torch.tensor([len(r) for r in rows]))
     with torch.no_grad():
-        packed = mine.head(mine(torch.cat(rows), attend.positions, attend))
+        packed = mine.head(mine(torch.cat(rows), attend))
         alone = torch.cat([model(r[None]).logits[0] for r in rows])
     assert (packed - alone).abs().max() <= 1e-5
 

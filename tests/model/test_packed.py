@@ -25,7 +25,7 @@ def build(dtype: torch.dtype) -> Decoder:
 
 def hidden(model: Decoder) -> torch.Tensor:
     attend = PackedCausal(torch.tensor([5, 3]))
-    return model(torch.arange(8), attend.positions, attend)
+    return model(torch.arange(8), attend)
 
 
 @pytest.mark.parametrize("has_bias", [False, True])

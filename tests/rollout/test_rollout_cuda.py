@@ -58,7 +58,7 @@ def test_bfloat16_logprobs_stay_near_a_packed_pass() -> None:
             ids = torch.tensor(request.prompt_ids + c.token_ids, device="cuda")
             packed = PackedCausal(torch.tensor([len(ids)], device="cuda"))
             with torch.no_grad():
-                hidden = model(ids, packed.positions, packed)[len(request.prompt_ids) - 1 : -1]
+                hidden = model(ids, packed)[len(request.prompt_ids) - 1 : -1]
             logits = torch.mm(hidden, model.head.weight.T, out_dtype=torch.float32)
             chosen = logits.log_softmax(-1)[range(len(c.token_ids)), c.token_ids]
             differences.append((chosen.cpu() - torch.tensor(c.logprobs)).abs())

@@ -27,7 +27,7 @@ def teacher_forced(model: Decoder, prompt: tuple[int, ...], completion: Completi
     packed = PackedCausal(torch.tensor([len(ids)]))
     model.reserve_context(len(ids))
     with torch.no_grad():
-        logits = model.head(model(ids, packed.positions, packed))
+        logits = model.head(model(ids, packed))
     return logits[len(prompt) - 1 : -1].float().log_softmax(-1)
 
 
@@ -91,7 +91,7 @@ def test_greedy_follows_a_loop_without_cache(model, tokenizer) -> None:
         while len(ids) < len(prompt) + 40 and (len(ids) == len(prompt) or ids[-1] != 0):
             packed = PackedCausal(torch.tensor([len(ids)]))
             with torch.no_grad():
-                hidden = model(torch.tensor(ids), packed.positions, packed)
+                hidden = model(torch.tensor(ids), packed)
                 ids.append(int(model.head(hidden[-1:]).argmax()))
         assert completion.token_ids == tuple(ids[len(prompt) :])
 
@@ -181,7 +181,7 @@ def test_progress_rises_to_the_total_and_nothing_asked_is_nothing_done(model, to
 def test_training_still_works_after_a_rollout(model, tokenizer) -> None:
     InProcessEngine(model, tokenizer).generate(requests(), SamplingParams(max_new_tokens=4), seed=0)
     packed = PackedCausal(torch.tensor([3]))
-    model.head(model(torch.tensor([1, 2, 3]), packed.positions, packed)).logsumexp(
+    model.head(model(torch.tensor([1, 2, 3]), packed)).logsumexp(
         -1
     ).sum().backward()
     assert model.blocks[0].attention.qkv.weight.grad is not None

@@ -115,7 +115,7 @@ def test_logprobs_equal_a_plain_log_softmax_of_each_sequence_alone() -> None:
         ids = torch.tensor(sequence.prompt_ids + sequence.completion_ids)
         attend = PackedCausal(torch.tensor([len(ids)]))
         with torch.no_grad():
-            logprobs = model.head(model(ids, attend.positions, attend)).log_softmax(-1)
+            logprobs = model.head(model(ids, attend)).log_softmax(-1)
         start = len(sequence.prompt_ids)
         plain = logprobs[torch.arange(start - 1, len(ids) - 1), ids[start:]]
         torch.testing.assert_close(values, plain, atol=1e-5, rtol=1e-5)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pellucid.model.rope import Rotation
+
 
 class PackedCausal:
     """Causal attention within each of N sequences that lie one after another in a flat row of T
@@ -33,7 +35,11 @@ class PackedCausal:
         self.grid = row * self.longest + self.positions
         """Index of each token on the padded grid [T]."""
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
+        return self.attend(*rotation.split(heads, self.positions))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention output [T, H * K] of rotated q [T, H, K], k [T, J, K] and v [T, J, K]."""
         group = q.shape[1] // k.shape[1]
         if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
             return self._varlen(q, k.repeat_interleave(group, 1), v.repeat_interleave(group, 1))

@@ -1,6 +1,6 @@
 """Rotary position embedding (arXiv 2104.09864) in transformers' half-split layout, with scalings.
 
-Shapes: T tokens, H heads, K head dimension.
+Shapes: T tokens, H heads, J key/value heads, K head dimension.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from pellucid.model.ops import Ops, turn
 from pellucid.model.spec import ModelSpec, RopeScaling
 
 
@@ -20,10 +21,28 @@ def rope_table(spec: ModelSpec, context: int, device: torch.device | str = "cpu"
     return (torch.stack([angles.cos(), angles.sin()]) * scale).to(device)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates x [T, H, K] by the angles of its positions; cos, sin [T, 1, K/2] in x's dtype."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+class Rotation:
+    """The rotations of a decoder, as handed to whoever attends."""
+
+    def __init__(self, spec: ModelSpec, table: Tensor, ops: Ops) -> None:
+        self.spec, self.table, self.ops = spec, table, ops
+
+    def apply(self, heads: Tensor, positions: Tensor) -> Tensor:
+        """Heads [T, H + 2J, K] with queries and keys rotated by their positions [T]."""
+        num_rotated = self.spec.num_heads + self.spec.num_kv_heads
+        return self.ops.rotate(heads, num_rotated, self.table, positions)
+
+    def split(self, heads: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated q [T, H, K], rotated k [T, J, K] and v [T, J, K] of heads [T, H + 2J, K]."""
+        sizes = (self.spec.num_heads, self.spec.num_kv_heads)
+        if self.ops.is_fused:
+            q, k, v = self.apply(heads, positions).split([*sizes, sizes[1]], dim=1)
+            return q, k, v
+        # Queries and keys together, values untouched: decoding a small model on a CPU is bound by
+        # the number of such operations.
+        qk, v = heads.split([sum(sizes), sizes[1]], dim=1)
+        q, k = turn(qk, self.table, positions).split(sizes, dim=1)
+        return q, k, v
 
 
 def _frequencies(spec: ModelSpec) -> tuple[Tensor, float]:

@@ -1,8 +1,8 @@
 """The decoder: one module for the Llama, Qwen2 and Qwen3 families, over packed tokens.
 
-It knows nothing of batches, caches or devices: tokens come as one flat row, and who may attend to
-whom is the business of the `attend` callable that each caller brings (packed training, prefill,
-decode).
+It knows nothing of batches, caches or devices: tokens come as one flat row, and where they stand
+and who may attend to whom is the business of the `attend` callable that each caller brings (packed
+training, prefill, decode). Its primitives are those of `model.ops`.
 
 Shapes: T tokens, D width, H heads, J key/value heads, K head dimension, F feed-forward width, V
 vocabulary.
@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from pellucid.model.rope import rope_table, rotate
+from pellucid.model.ops import PLAIN, Ops, select_ops
+from pellucid.model.rope import Rotation, rope_table
 from pellucid.model.spec import ModelSpec
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, q [T, H, K], k [T, J, K], v [T, J, K]) -> attention output [T, H * K]."""
+Attend = Callable[[int, Tensor, Rotation], Tensor]
+"""(layer, heads [T, H + 2J, K], rotation) -> attention output [T, H * K]. The heads are queries,
+keys and values before rotation: who attends knows the positions."""
 
 
 class Linear(nn.Linear):
@@ -30,10 +32,13 @@ class Linear(nn.Linear):
 
     packed: Callable[[Tensor], Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def product(self, x: Tensor, ops: Ops) -> Tensor:
         if self.packed is not None and not torch.is_grad_enabled():
             return self.packed(x)
-        return F.linear(x, self.weight, self.bias)
+        return ops.linear(x, self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, PLAIN)
 
 
 class Attention(nn.Module):
@@ -49,16 +54,14 @@ class Attention(nn.Module):
         self.q_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.has_qk_norm else None
         self.k_norm = nn.RMSNorm(spec.head_dim, eps=spec.norm_eps) if spec.has_qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, attend: Attend) -> Tensor:
-        s = self.spec
-        heads = self.qkv(x).view(x.shape[0], s.num_heads + 2 * s.num_kv_heads, s.head_dim)
-        qk, v = heads.split([s.num_heads + s.num_kv_heads, s.num_kv_heads], dim=1)
+    def forward(self, x: Tensor, layer: int, attend: Attend, rotation: Rotation) -> Tensor:
+        s, ops = self.spec, rotation.ops
+        heads = self.qkv.product(x, ops)
+        heads = heads.view(x.shape[0], s.num_heads + 2 * s.num_kv_heads, s.head_dim)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = qk.split([s.num_heads, s.num_kv_heads], dim=1)
-            qk = torch.cat([self.q_norm(q), self.k_norm(k)], dim=1)
-        # Rotated together: half as many small operations, which decoding is bound by.
-        q, k = rotate(qk, cos, sin).split([s.num_heads, s.num_kv_heads], dim=1)
-        return self.out(attend(layer, q, k, v))
+            q, k, v = heads.split([s.num_heads, s.num_kv_heads, s.num_kv_heads], dim=1)
+            heads = torch.cat([self.q_norm(q), self.k_norm(k), v], dim=1)
+        return self.out.product(attend(layer, heads, rotation), ops)
 
 
 class MLP(nn.Module):
@@ -69,9 +72,8 @@ class MLP(nn.Module):
         self.gate_up = Linear(spec.width, 2 * spec.ffn_width, bias=spec.has_mlp_bias)
         self.down = Linear(spec.ffn_width, spec.width, bias=spec.has_mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+    def forward(self, x: Tensor, ops: Ops) -> Tensor:
+        return self.down.product(ops.swiglu(self.gate_up.product(x, ops)), ops)
 
 
 class Block(nn.Module):
@@ -84,13 +86,27 @@ class Block(nn.Module):
         self.mlp_norm = nn.RMSNorm(spec.width, eps=spec.norm_eps)
         self.mlp = MLP(spec)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, layer: int, attend: Attend) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, layer, attend)
-        return x + self.mlp(self.mlp_norm(x))
+    def forward(
+        self, x: Tensor, delta: Tensor | None, layer: int, attend: Attend, rotation: Rotation
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream x float32 [T, D] and what the block before adds to it; returns the
+        same pair, so that addition and normalisation are one operation."""
+        ops = rotation.ops
+        x, h = _add_norm(ops, x, delta, self.attention_norm)
+        x, h = _add_norm(ops, x, self.attention(h, layer, attend, rotation), self.mlp_norm)
+        return x, self.mlp(h, ops)
 
 
 class Decoder(nn.Module):
     """Embedding, blocks, final norm and output head."""
+
+    exact: bool = False
+    """Compute each row with bits that depend on it alone: rollout and trainer then agree to the
+    last bit. Needs the kernels of a CUDA device."""
+    ops: Ops | None = None
+    """Primitives to use instead of the fastest for the device."""
+    checkpointed_blocks: int = 0
+    """So many first blocks keep no activations for the backward pass and compute them again."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -103,15 +119,22 @@ class Decoder(nn.Module):
             self.head.weight = self.embedding.weight
         self._rope = torch.empty(2, 0, spec.head_dim // 2)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Final hidden states [T, D] of token_ids [T] at positions [T]; logits are
-        `self.head(hidden)`.
-        """
-        x = self.embedding(token_ids)
-        cos, sin = self._rotations(positions, x)
+    def forward(self, token_ids: Tensor, attend: Attend) -> Tensor:
+        """Final hidden states [T, D] of token_ids [T]; logits are `self.head(hidden)`."""
+        rotation = self.rotation()
+        x = self.embedding(token_ids).float()
+        delta = None
         for layer, block in enumerate(self.blocks):
-            x = block(x, cos, sin, layer, attend)
-        return self.norm(x)
+            if layer < self.checkpointed_blocks and torch.is_grad_enabled():
+                x, delta = checkpoint(block, x, delta, layer, attend, rotation, use_reentrant=False)
+            else:
+                x, delta = block(x, delta, layer, attend, rotation)
+        return _add_norm(rotation.ops, x, delta, self.norm)[1]
+
+    def rotation(self) -> Rotation:
+        """Rotations for the reserved context, with the primitives in use."""
+        ops = self.ops or select_ops(self.embedding.weight.device, exact=self.exact)
+        return Rotation(self.spec, self._rope, ops)
 
     def reserve_context(self, context: int) -> None:
         """Makes sure that rotations for positions below `context` are tabulated on the weights'
@@ -122,9 +145,10 @@ class Decoder(nn.Module):
             size = max(context, min(self.spec.max_context, 4096))
             self._rope = rope_table(self.spec, size, device)
 
-    def _rotations(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = self._rope[:, positions].to(like.dtype).unsqueeze(2)
-        return cos, sin
+
+def _add_norm(ops: Ops, x: Tensor, delta: Tensor | None, norm: nn.RMSNorm) -> tuple[Tensor, Tensor]:
+    assert norm.eps is not None, "every norm is made with its eps"
+    return ops.add_norm(x, delta, norm.weight, norm.eps)
 
 
 def init_weights(model: Decoder, seed: int) -> None:

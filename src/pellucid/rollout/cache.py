@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pellucid.model.rope import Rotation
 from pellucid.model.spec import ModelSpec
 from pellucid.rollout.scheduler import LANES
 
@@ -125,13 +126,14 @@ class CachedAttention:
         self,
         cache: KVCache,
         extent: Extent,
-        own: Tensor,
+        position: Tensor,
         prompt: Tensor,
         place: Tensor,
         lane: Tensor,
     ) -> None:
-        """All [B]: own positions of the new tokens, prompt lengths, places and lanes of the
-        rows."""
+        """All [B]: positions of the new tokens, prompt lengths, places and lanes of the rows."""
+        self.position = position
+        own = position - prompt
         self.cache = cache
         self.extent = extent
         self.place, self.lane = place, lane
@@ -150,7 +152,8 @@ class CachedAttention:
         is_future = positions[: extent.own] > own[:, None]
         self.own_mask = torch.where(is_future, -torch.inf, zeros)[:, None, None]
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
+        q, k, v = rotation.split(heads, self.position)
         rows, _, length, own = self.extent
         num_kv, head_dim = k.shape[1:]
         keys = self._append(self.cache.k[layer], k)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.model.attention import PackedCausal
+from pellucid.model.rope import Rotation
 from pellucid.model.transformer import Decoder
 from pellucid.records import Request
 
@@ -65,7 +66,7 @@ class PromptStore:
         else:
             full = [n for n in lengths if n]
             attend = _Recorder(PackedCausal(torch.tensor(full, device=self.device)))
-            self.model(flat, attend.packed.positions, attend)
+            self.model(flat, attend)
             keys, values = torch.stack(attend.keys), torch.stack(attend.values)
         for r, k, v in zip(batch, keys.split(lengths, 1), values.split(lengths, 1), strict=True):
             self._ready[r] = (k.transpose(1, 2), v.transpose(1, 2))
@@ -79,7 +80,8 @@ class _Recorder:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
+        q, k, v = rotation.split(heads, self.packed.positions)
         self.keys.append(k)
         self.values.append(v)
-        return self.packed(layer, q, k, v)
+        return self.packed.attend(q, k, v)

@@ -88,8 +88,8 @@ class DecodeStep:
         # A finished row runs on until the host notices, an empty one for ever: keep it inside.
         torch.minimum(position, prompt + (extent.own - 1), out=position)
         lanes = self.place[:rows], self.lane[:rows]
-        attend = CachedAttention(self.cache, extent, position - prompt, prompt, *lanes)
-        hidden = self.model(token, position, attend)
+        attend = CachedAttention(self.cache, extent, position, prompt, *lanes)
+        hidden = self.model(token, attend)
         # The trainer's product, so that both report the same log-probabilities.
         logits = float32_logits(hidden.to(self.head.dtype), self.head)
         u = self.uniforms[:rows].index_select(1, self.column)[:, 0]

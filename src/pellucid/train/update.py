@@ -145,7 +145,7 @@ class PolicyUpdater:
         """Log-probabilities and entropies [C] of the completion tokens."""
         attend = PackedCausal(pack.lengths)
         model.reserve_context(attend.longest)
-        hidden = model(pack.token_ids, attend.positions, attend)
+        hidden = model(pack.token_ids, attend)
         return linear_logprobs(
             hidden[pack.predicting],
             model.head.weight,
