@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pellucid.algo.head import default_chunk, float32_logits, linear_logprobs
+from pellucid.algo import head
+from pellucid.algo.head import (
+    default_chunk,
+    default_keep_bytes,
+    float32_logits,
+    linear_logprobs,
+)
+from pellucid.kernels.available import triton_ready
 
 
 def plain(
@@ -32,6 +39,16 @@ def inputs(
     return hidden, weight, targets, coefficients
 
 
+@pytest.fixture(params=["plain", "fused"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way through torch, and the way through the kernels in Triton's interpreter."""
+    if request.param == "fused":
+        if not triton_ready(torch.device("cpu"), can_interpret=True):
+            pytest.skip("Triton's interpreter is off where there is a CUDA device")
+        monkeypatch.setattr(head, "triton_ready", lambda device: True)
+    return request.param
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_the_gradient_is_the_derivative(chunk: int, temperature: float) -> None:
@@ -45,6 +62,7 @@ def test_the_gradient_is_the_derivative(chunk: int, temperature: float) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 5, 64, None])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.usefixtures("path")
 def test_float32_equals_the_plain_version(chunk: int | None, temperature: float) -> None:
     hidden, weight, targets, coefficients = inputs(37, 16, 50, torch.float32)
     logprobs, entropy = linear_logprobs(
@@ -58,6 +76,7 @@ def test_float32_equals_the_plain_version(chunk: int | None, temperature: float)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("path")
 def test_bfloat16_weights_give_float32_logprobs_and_gradients_in_their_own_type() -> None:
     hidden, weight, targets, coefficients = inputs(64, 32, 200, torch.bfloat16)
     logprobs, entropy = linear_logprobs(hidden, weight, targets, chunk=10)
@@ -74,6 +93,82 @@ def test_bfloat16_weights_give_float32_logprobs_and_gradients_in_their_own_type(
         assert (ours.float() - exact).norm() < 0.01 * exact.norm()
 
 
+def gradients(dtype: torch.dtype, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities and both gradients of 37 rows in parts of at most 8."""
+    hidden, weight, targets, coefficients = inputs(37, 16, 50, dtype)
+    logprobs, _ = linear_logprobs(hidden, weight, targets, temperature=0.7, chunk=8, **settings)
+    grads = torch.autograd.grad((coefficients * logprobs).sum(), (hidden, weight))
+    return logprobs.detach(), *grads
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_kept_and_logits_computed_again_give_the_same_gradients(
+    path: str, dtype: torch.dtype
+) -> None:
+    none = gradients(dtype, keep_bytes=0)
+    some = gradients(dtype, keep_bytes=3 * 8 * 50 * 4)
+    every = gradients(dtype, keep_bytes=1 << 30)
+    for other in (some, every):
+        for a, b in zip(none, other, strict=True):
+            if path == "fused":
+                assert torch.equal(a, b)
+            else:  # exp of a log-softmax is not softmax to the last bit
+                torch.testing.assert_close(a, b, rtol=2**-7, atol=1e-6)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize(("keep_bytes", "products"), [(0, 20), (3 * 1600, 17), (1 << 30, 15)])
+def test_kept_logits_save_the_fourth_product(keep_bytes: int, products: int) -> None:
+    with Products() as seen:
+        gradients(torch.float32, keep_bytes=keep_bytes)
+    assert seen.count == products
+
+
+@pytest.mark.usefixtures("path")
+def test_nothing_is_kept_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, targets, _ = inputs(37, 16, 50, torch.float32)
+    plans = []
+    make = head._plan
+    monkeypatch.setattr(head, "_plan", lambda *args: plans.append(make(*args)) or plans[-1])
+    with torch.no_grad():
+        linear_logprobs(hidden, weight, targets, chunk=8, keep_bytes=1 << 30)
+    linear_logprobs(hidden, weight, targets, chunk=8, keep_bytes=1 << 30)
+    assert [p.num_kept for p in plans] == [0, 5]
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_weight_gradient_may_go_straight_into_a_float32_sum(dtype: torch.dtype) -> None:
+    _, hidden_grad, weight_grad = gradients(dtype)
+    total = torch.full((50, 16), 2.0)
+    hidden, weight, targets, coefficients = inputs(37, 16, 50, dtype)
+    logprobs, _ = linear_logprobs(
+        hidden, weight, targets, temperature=0.7, chunk=8, weight_grad=total
+    )
+    (coefficients * logprobs).sum().backward()
+    assert weight.grad is None
+    assert hidden.grad is not None
+    assert torch.equal(hidden.grad, hidden_grad)
+    # What is returned is rounded to the weights' type, the sum is not.
+    rounding = 2**-8 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(total - 2.0, weight_grad.float(), rtol=rounding, atol=1e-5)
+
+
+def test_what_is_kept_by_default_is_one_chunk_on_a_cpu() -> None:
+    assert default_keep_bytes(torch.device("cpu")) == 256 << 20
+
+
+@pytest.mark.usefixtures("path")
 def test_many_small_chunks_do_not_lose_bits_of_the_weight_gradient() -> None:
     """A bfloat16 sum over 512 chunks would stall once it is 256 times larger than its terms."""
     hidden = torch.ones(512, 1, dtype=torch.bfloat16)
@@ -84,6 +179,7 @@ def test_many_small_chunks_do_not_lose_bits_of_the_weight_gradient() -> None:
     assert weight.grad.flatten().tolist() == [256.0, -256.0]
 
 
+@pytest.mark.usefixtures("path")
 def test_the_entropy_is_that_of_the_tempered_distribution_and_carries_no_gradient() -> None:
     hidden, weight, targets, _ = inputs(3, 4, 8, torch.float32)
     uniform = torch.zeros_like(weight, requires_grad=True)
@@ -95,6 +191,7 @@ def test_the_entropy_is_that_of_the_tempered_distribution_and_carries_no_gradien
     assert (hot > cold).all()
 
 
+@pytest.mark.usefixtures("path")
 def test_huge_logits_stay_finite() -> None:
     hidden = torch.full((2, 1), 1000.0, requires_grad=True)
     weight = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
@@ -106,6 +203,7 @@ def test_huge_logits_stay_finite() -> None:
     assert torch.isfinite(hidden.grad).all()
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
 def test_a_frozen_side_costs_no_gradient_and_does_not_disturb_the_other(frozen: str) -> None:
     hidden, weight, targets, coefficients = inputs(9, 4, 6, torch.float32)
@@ -119,6 +217,7 @@ def test_a_frozen_side_costs_no_gradient_and_does_not_disturb_the_other(frozen: 
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("path")
 def test_no_tokens_give_no_logprobs_and_zero_gradients() -> None:
     hidden, weight, targets, _ = inputs(0, 4, 6, torch.float32)
     logprobs, entropy = linear_logprobs(hidden, weight, targets)
