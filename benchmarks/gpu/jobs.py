@@ -1,0 +1,113 @@
+"""The jobs: their names, their sizes and the order in which a limited time is spent on them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from workload import MIXED_LONGEST
+
+Kind = Literal["rollout", "mixed", "step", "train", "gap", "long-prompt"]
+Shape = Literal["0.5b", "1.5b", "7b"]
+
+_ROLLOUT = re.compile(r"rollout-(?P<shape>[^-]+)-(\d+)x(\d+)-(\d+)\+(\d+)")
+_OTHER = re.compile(r"(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One measurement.
+
+    Example: parse("rollout-0.5b-64x16-128+512") samples 16 completions of 512 tokens for each of
+    64 prompts of 128 tokens.
+    """
+
+    name: str
+    kind: Kind
+    shape: Shape
+    prompts: int
+    group: int
+    """Samples per prompt."""
+    prompt: int
+    """Tokens of a prompt."""
+    new: int
+    """New tokens of a sample; of a mixed job, at most so many."""
+
+    @property
+    def rows(self) -> int:
+        return self.prompts * self.group
+
+    @property
+    def is_mixed(self) -> bool:
+        return self.kind == "mixed"
+
+    def shrunk(self) -> Job:
+        """The same job for a rehearsal on a CPU."""
+        return replace(
+            self,
+            prompts=min(self.prompts, 2),
+            group=min(self.group, 2),
+            prompt=min(self.prompt, 8 if self.kind != "long-prompt" else 24),
+            new=min(self.new, 6 if not self.is_mixed else 12),
+        )
+
+
+JOBS = (
+    "rollout-0.5b-64x16-128+512",
+    "step-0.5b",
+    "rollout-1.5b-64x16-128+512",
+    "rollout-7b-32x16-128+512",
+    "train-0.5b",
+    "train-1.5b",
+    "train-7b",
+    "mixed-0.5b",
+    "gap-0.5b",
+    "rollout-0.5b-512x1-128+512",
+    "rollout-0.5b-64x1-128+256",
+    "step-1.5b",
+    "rollout-1.5b-32x16-128+512",
+    "rollout-7b-64x1-128+256",
+    "rollout-0.5b-32x16-128+512",
+    "rollout-0.5b-4x16-128+256",
+    "rollout-7b-4x16-128+256",
+    "long-prompt-1.5b",
+    "gap-1.5b",
+)
+"""Most important first."""
+
+_SIZES: dict[str, tuple[int, int, int, int]] = {
+    "mixed": (64, 16, 128, MIXED_LONGEST),
+    "step": (64, 16, 128, 512),
+    "train": (16, 16, 128, 512),
+    "train-1.5b": (8, 16, 128, 512),
+    "train-7b": (4, 16, 128, 512),
+    "gap": (8, 16, 128, 512),
+    "long-prompt": (16, 16, 2048, 256),
+}
+"""Prompts, samples a prompt, tokens of a prompt, new tokens of a sample."""
+
+
+def parse(name: str) -> Job:
+    """The job of a name; ValueError with one line where there is none."""
+    if match := _ROLLOUT.fullmatch(name):
+        sizes, kind = tuple(int(text) for text in match.groups()[1:]), "rollout"
+    elif match := _OTHER.fullmatch(name):
+        kind = match["kind"]
+        sizes = _SIZES.get(name, _SIZES[kind])
+    else:
+        raise ValueError(f"no job is called {name!r}: see --list, or say rollout-SHAPE-PxG-L+N")
+    if match["shape"] not in get_args(Shape):
+        raise ValueError(f"{name!r}: the shape is one of {', '.join(get_args(Shape))}")
+    if min(sizes) < 1:
+        raise ValueError(f"{name!r}: every size is at least 1")
+    prompts, group, prompt, new = sizes
+    return Job(
+        name=name,
+        kind=kind,
+        shape=match["shape"],
+        prompts=prompts,
+        group=group,
+        prompt=prompt,
+        new=new,
+    )
