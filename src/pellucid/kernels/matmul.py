@@ -1,0 +1,188 @@
+"""A matrix product whose every row has the same bits, whatever rows it is computed with.
+
+cuBLAS picks its algorithm, and with it the order of additions, by the number of rows; then a token
+decoded in a batch of 64 and the same token in a training pack differ in the last bits. Here the
+order never depends on that number: no split along the summed dimension, one block length along it
+for each dtype, and tiles of at least 64 rows with masked ones, so that the same tensor-core
+instructions run for one row as for thousands (see "Defeating Nondeterminism in LLM Inference",
+Thinking Machines Lab, 2025).
+
+Shapes: T rows, D summed width, N outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
+"""Length of a block along D: with it the order of additions is fixed, so it is by dtype alone."""
+
+GROUP_M = 8
+"""Row tiles whose programs run together and share weight tiles in L2."""
+
+COPY_ALIGNMENT = 16
+"""Bytes to which the tensor memory accelerator wants rows and bases aligned."""
+
+
+class Tile(NamedTuple):
+    """One shape of output tile and how it is run."""
+
+    m: int
+    n: int
+    num_warps: int
+    num_stages: int
+    per_sm: int
+    """Programs that fit into the shared memory of one multiprocessor of Hopper."""
+
+
+TILES = (
+    Tile(128, 256, 8, 4, 1),
+    Tile(128, 128, 8, 4, 1),
+    Tile(64, 128, 4, 4, 2),
+    Tile(64, 64, 4, 5, 2),
+    Tile(64, 32, 4, 6, 3),
+)
+SMALL_TILES = TILES[3:]
+"""Those for GPUs whose programs have less than Hopper's shared memory."""
+
+FLOAT32_TILE = Tile(64, 64, 8, 2, 1)
+"""True float32 runs on the general cores; a larger tile would spill its registers."""
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: [T, N] in x's dtype, of x [T, D], weight [N, D] and bias [N].
+
+    x and weight share one dtype; float32 accumulation, the bias added before the one rounding. The
+    gradients are plain cuBLAS products.
+    """
+    assert x.dtype == weight.dtype, f"one dtype for both sides, not {x.dtype} and {weight.dtype}"
+    needs_grad = x.requires_grad or weight.requires_grad
+    needs_grad |= bias is not None and bias.requires_grad
+    if needs_grad and torch.is_grad_enabled():
+        return _Matmul.apply(x, weight, bias)
+    return _forward(x, weight, bias)
+
+
+class _Matmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return _forward(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out):
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        dx = d_out @ weight if wants_x else None
+        d_weight = d_out.t() @ x if wants_weight else None
+        d_bias = d_out.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
+        return dx, d_weight, d_bias
+
+
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
+    num_rows, width = x.shape
+    num_outputs = weight.shape[0]
+    out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
+    if not out.numel():
+        return out
+    num_sms, tiles = _device(x.device)
+    if tile is None:
+        is_true_float = x.dtype == torch.float32
+        tile = (
+            FLOAT32_TILE
+            if is_true_float
+            else choose_tile(num_rows, num_outputs, width, num_sms, tiles)
+        )
+    block_k = BLOCK_K[x.dtype]
+    num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
+    _matmul_kernel[(min(num_tiles, num_sms * tile.per_sm),)](
+        TensorDescriptor.from_tensor(_copyable(x), [tile.m, block_k]),
+        TensorDescriptor.from_tensor(_copyable(weight), [tile.n, block_k]),
+        out if bias is None else bias.contiguous(), out, num_rows, num_outputs, width,
+        BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=block_k, GROUP_M=GROUP_M,
+        HAS_BIAS=bias is not None, num_warps=tile.num_warps, num_stages=tile.num_stages,
+    )  # fmt: skip
+    return out
+
+
+@functools.lru_cache(maxsize=1024)
+def choose_tile(
+    num_rows: int, num_outputs: int, width: int, num_sms: int, tiles: tuple[Tile, ...] = TILES
+) -> Tile:
+    """The tile that a rough model of Hopper finds fastest; it changes the speed, never the bits."""
+
+    def cycles(tile: Tile) -> float:
+        num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
+        # For each element along D: 2048 multiply-adds a cycle, or 32 bytes a cycle out of L2.
+        a_step = max(tile.m * tile.n / 2048, (tile.m + tile.n) * 2 / 32)
+        return triton.cdiv(num_tiles, num_sms) * (width * a_step + 1500)
+
+    return min(tiles, key=cycles)
+
+
+@functools.cache
+def _device(device: torch.device) -> tuple[int, tuple[Tile, ...]]:
+    """(number of multiprocessors, tiles that fit into their shared memory)."""
+    if device.type != "cuda":
+        return 2, TILES  # Triton's interpreter: any number will do.
+    properties = torch.cuda.get_device_properties(device)
+    has_room = properties.shared_memory_per_block_optin >= 227 * 1024
+    return properties.multi_processor_count, TILES if has_room else SMALL_TILES
+
+
+def _copyable(matrix: Tensor) -> Tensor:
+    """The matrix as the tensor memory accelerator can read it; zeros that it gains add nothing."""
+    step = COPY_ALIGNMENT // matrix.element_size()
+    if matrix.shape[1] % step:
+        return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % step))
+    is_aligned = matrix.data_ptr() % COPY_ALIGNMENT == 0 and matrix.stride(0) % step == 0
+    return (
+        matrix
+        if is_aligned and matrix.stride(1) == 1
+        else matrix.clone(memory_format=torch.contiguous_format)
+    )
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def _matmul_kernel(
+    x, weight, bias, out, num_rows, num_outputs, width,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+):  # fmt: skip
+    tiles_m = tl.cdiv(num_rows, BLOCK_M)
+    tiles_n = tl.cdiv(num_outputs, BLOCK_N)
+    steps = tl.cdiv(width, BLOCK_K)
+    # Flattened, the loads of the next tile run while this one is written out.
+    for tile in tl.range(tl.program_id(0), tiles_m * tiles_n, tl.num_programs(0), flatten=True):
+        group = tile // (GROUP_M * tiles_n)
+        group_m = tl.minimum(tiles_m - group * GROUP_M, GROUP_M)
+        within = tile % (GROUP_M * tiles_n)
+        first_row = (group * GROUP_M + within % group_m) * BLOCK_M
+        first_col = within // group_m * BLOCK_N
+
+        total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for step in range(steps):
+            left = x.load([first_row, step * BLOCK_K])
+            right = weight.load([first_col, step * BLOCK_K])
+            total = tl.dot(left, right.T, total, input_precision="ieee")
+
+        cols = first_col + tl.arange(0, BLOCK_N)
+        rows = tl.arange(0, BLOCK_M)
+        if HAS_BIAS:
+            shift = tl.load(bias + cols, mask=cols < num_outputs, other=0.0)
+            total += shift.to(tl.float32)[None, :]
+        inside = (first_row + rows < num_rows)[:, None] & (cols < num_outputs)[None, :]
+        # Logits of a training pack have more elements than 32 bits can count.
+        corner = out + tl.cast(first_row, tl.int64) * num_outputs
+        place = corner + rows[:, None] * num_outputs + cols[None, :]
+        tl.store(place, total.to(out.dtype.element_ty), mask=inside)
