@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pellucid.algo.loss import TokenBatch, objective_loss
 from pellucid.algo.presets import resolve
 from pellucid.config import AlgoConfig, RolloutConfig, RunConfig, TrainConfig
 from pellucid.errors import NumericsError
@@ -95,6 +96,100 @@ def test_an_update_does_not_depend_on_packing(aggregation: str, beta: float) -> 
         torch.testing.assert_close(one[name], turned[name], atol=1e-6, rtol=1e-5)
 
 
+GROUPS = {
+    "two groups": ((4, (3, 5, 1)), (2, (2, 6))),
+    "one-token prompts beside longer ones": ((1, (2, 3)), (5, (1, 4)), (1, (1,))),
+    "single samples": ((3, (2,)), (4, (5,)), (2, (1,))),
+}
+
+
+def make_groups(name: str) -> list[TrainSequence]:
+    """Interleaved, as a shuffle leaves them."""
+    generator = torch.Generator().manual_seed(5)
+
+    def ids(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, 23, (n,), generator=generator).tolist())
+
+    prompts = [(ids(prompt), lengths) for prompt, lengths in GROUPS[name]]
+    sequences = [
+        TrainSequence(
+            prompt_ids=prompt,
+            completion_ids=ids(n),
+            rollout_logprobs=(-3.0,) * n,
+            advantage=float(torch.randn((), generator=generator)),
+        )
+        for prompt, lengths in prompts
+        for n in lengths
+    ]
+    return sequences[::2] + sequences[1::2]
+
+
+def gradients_one_by_one(
+    model: Decoder, updater: PolicyUpdater, sequences: list[TrainSequence]
+) -> dict[str, torch.Tensor]:
+    """The objective of each sequence in a row of its own, behind its whole prompt."""
+    reference = updater.reference
+    total = sum(len(s.completion_ids) for s in sequences)
+    for s in sequences:
+        ids = torch.tensor(s.prompt_ids + s.completion_ids)
+        count = len(s.completion_ids)
+
+        def logprobs(m: Decoder, ids: torch.Tensor = ids, count: int = count) -> torch.Tensor:
+            attend = PackedCausal(torch.tensor([len(ids)]))
+            m.reserve_context(len(ids))
+            rows = m.head(m(ids, attend)).log_softmax(-1)[-count - 1 : -1]
+            return rows.gather(1, ids[-count:, None]).squeeze(1)
+
+        policy = logprobs(model)
+        objective_loss(
+            TokenBatch(
+                policy_logprobs=policy,
+                old_logprobs=policy.detach(),
+                rollout_logprobs=torch.tensor(s.rollout_logprobs),
+                ref_logprobs=logprobs(reference.model).detach() if reference else None,
+                advantages=torch.full((count,), s.advantage),
+                sequence=torch.zeros(count, dtype=torch.long),
+                lengths=torch.full((count,), count),
+            ),
+            updater.objective,
+            num_sequences=len(sequences),
+            num_tokens=total,
+            max_tokens=updater.config.rollout.max_new_tokens,
+        ).loss.backward()
+    return {n: p.grad for n, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("capacity", [1, 9, 13, 8192])
+@pytest.mark.parametrize("name", GROUPS)
+def test_gradients_of_shared_prompts_are_those_of_sequences_in_rows_of_their_own(
+    name: str, capacity: int, beta: float
+) -> None:
+    sequences = make_groups(name)
+    config = make_config(tokens_per_pack=capacity, beta=beta)
+    objective = resolve(config.algo)
+    shared, alone = (PolicyUpdater(make_model(), config, objective) for _ in range(2))
+    for updater in (shared, alone):
+        if updater.reference is not None:  # away from the policy, where the KL has a gradient
+            with torch.no_grad():
+                updater.reference.model.embedding.weight.mul_(1.5)
+    shared._accumulate(sequences, "policy", step=1)
+    expected = gradients_one_by_one(alone.model, alone, sequences)
+    assert max(g.abs().max() for g in expected.values()) > 1e-3
+    for name, parameter in shared.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("old", ["recompute", "rollout"])
+def test_several_minibatches_of_shared_prompts_do_not_depend_on_packing(old: str) -> None:
+    settings = {"minibatches": 2, "beta": 0.1, "adam_eps": 10.0, "lr": 10.0, "old_logprobs": old}
+    sequences = make_groups("two groups")
+    one = weights_after(make_config(**settings), sequences)
+    many = weights_after(make_config(**settings, tokens_per_pack=7), sequences)
+    for name in one:
+        torch.testing.assert_close(one[name], many[name], atol=1e-6, rtol=1e-5)
+
+
 def test_an_update_raises_the_probability_of_the_better_sample() -> None:
     good, bad = make_sequences(2)
     good, bad = replace(good, advantage=1.0), replace(bad, advantage=-1.0)
@@ -169,6 +264,40 @@ def test_a_gradient_that_is_not_finite_stops_by_name_and_changes_nothing() -> No
     with pytest.raises(NumericsError, match="step 5"):
         updater.update(broken, step=5)
     assert torch.equal(before, model.embedding.weight)
+
+
+def test_a_loss_that_is_not_finite_names_its_pack() -> None:
+    model, config = make_model(), make_config(tokens_per_pack=1)
+    updater = PolicyUpdater(model, config, resolve(config.algo))
+    before = model.embedding.weight.detach().clone()
+    # The shortest of three sequences, so the last of the packs.
+    good, other, bad = sorted(make_sequences(3), key=lambda s: -len(s.completion_ids))
+    with pytest.raises(NumericsError, match=r"step 7: the loss of pack 3 of 3 is nan"):
+        updater.update([replace(bad, advantage=float("nan")), good, other], step=7)
+    assert torch.equal(before, model.embedding.weight)
+    assert updater.optimizer_steps == 0
+
+
+def test_a_prompt_whose_samples_have_no_advantage_is_not_fed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed: list[list[int]] = []
+    sequences = make_groups("two groups")
+    idle = sequences[0].prompt_ids
+    sequences = [replace(s, advantage=0.0) if s.prompt_ids == idle else s for s in sequences]
+    rest = [s for s in sequences if s.prompt_ids != idle]
+    config = make_config()
+    updater = PolicyUpdater(make_model(), config, resolve(config.algo))
+    forward = Decoder.forward
+    monkeypatch.setattr(
+        Decoder,
+        "forward",
+        lambda m, ids, attend: (fed.append(ids.tolist()), forward(m, ids, attend))[1],
+    )
+    updater.update(sequences, step=1)
+    assert [len(f) for f in fed] == [
+        len(rest[0].prompt_ids) - 1 + sum(len(s.completion_ids) for s in rest)
+    ]
 
 
 def test_the_reference_is_replaced_every_so_many_optimizer_steps() -> None:

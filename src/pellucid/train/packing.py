@@ -1,18 +1,27 @@
 """Sequences to packs: flat rows of tokens for one forward pass, without padding.
 
-Only hidden states that predict a completion token go through the output head, and the last token
-of a sequence predicts nothing, so it is not fed at all.
+    tokens    [ bodies of the pack's prompts | own rows of their samples, prompt by prompt ]
+
+A prompt's body, all of it but its last token, is fed once for all its samples. A sample's own row
+is that last token and its completion but the last token, so that every own token predicts one
+completion token and the output head takes the hidden states from `num_body_tokens` on, as they lie.
 
 Shapes: T tokens fed, N sequences, C completion tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from pellucid.model.shared_attention import SharedPromptAttention, upload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,24 +38,21 @@ class TrainSequence:
     """Log-probability of each completion token when it was sampled."""
     advantage: float
 
-    @property
-    def num_fed(self) -> int:
-        """Tokens that go through the decoder."""
-        return len(self.prompt_ids) + len(self.completion_ids) - 1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """Sequences one after another, as tensors on the model's device."""
+    """Bodies, then own rows, as tensors on the model's device.
+
+    Example: two samples (4, 2) and (5,) of the prompt (1, 7) have token_ids [1, 7, 4, 7] and
+    targets [4, 2, 5].
+    """
 
     token_ids: Tensor
     """[T] int64."""
-    lengths: Tensor
-    """[N] int64: tokens fed per sequence; their sum is T."""
-    predicting: Tensor
-    """[C] int64: index in T of the hidden state that predicts each completion token."""
+    attend: SharedPromptAttention
+    """Where tokens stand and whom they see."""
     targets: Tensor
-    """[C] int64: the completion tokens."""
+    """[C] int64: the completion tokens, predicted by the last C of the T tokens."""
     sequence: Tensor
     """[C] int64: which of the N sequences a completion token belongs to."""
     completion_lengths: Tensor
@@ -58,52 +64,108 @@ class Pack:
     num_sequences: int
 
 
-def plan_packs(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: indices of sequences per pack, each pack at most `capacity` tokens.
+def plan_packs(sequences: Sequence[TrainSequence], capacity: int) -> list[list[list[int]]]:
+    """Indices of the sequences per pack and prompt; a pack feeds at most `capacity` tokens.
 
-    A sequence longer than the capacity gets a pack of its own (paper, B.1: sort by length, best
-    fit).
+    No more packs than best-fit decreasing needs (paper, B.1: sort by length, best fit), of as equal
+    numbers of tokens as can be had. A prompt whose samples exceed the capacity is fed again in each
+    pack that they need; a sequence that alone exceeds it gets a pack of its own.
     """
-    order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    packs: list[list[int]] = []
-    room: list[int] = []
-    for index in order:
-        fitting = [p for p, free in enumerate(room) if free >= sizes[index]]
-        if fitting:
-            best = min(fitting, key=lambda p: room[p])
-            packs[best].append(index)
-            room[best] -= sizes[index]
+    chunks = [c for group in _by_prompt(sequences) for c in _chunks(sequences, group, capacity)]
+    sizes = [_num_fed(sequences, chunk) for chunk in chunks]
+    packs = best_fit(sizes, capacity)
+    packs = _level(sizes, capacity, len(packs)) or packs
+    return [[chunks[c] for c in pack] for pack in packs]
+
+
+def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """Best-fit decreasing: indices of items per bin, each bin at most `capacity` or a single
+    item.
+    """
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free, bin), ascending
+    for index in _largest_first(sizes):
+        at = bisect.bisect_left(room, (sizes[index], -1))
+        if at == len(room):
+            free, chosen = capacity, len(bins)
+            bins.append([])
         else:
-            packs.append([index])
-            room.append(capacity - sizes[index])
-    return packs
+            free, chosen = room.pop(at)
+        bins[chosen].append(index)
+        bisect.insort(room, (free - sizes[index], chosen))
+    return bins
 
 
-def build_pack(sequences: Sequence[TrainSequence], device: torch.device | str) -> Pack:
-    """Tensors of some sequences, in the order given."""
-    tokens: list[int] = []
-    predicting: list[int] = []
-    for s in sequences:
-        first = len(tokens) + len(s.prompt_ids) - 1
-        predicting.extend(range(first, first + len(s.completion_ids)))
-        tokens.extend(s.prompt_ids)
-        tokens.extend(s.completion_ids[:-1])
-    counts = [len(s.completion_ids) for s in sequences]
-
-    def per_token(values: Sequence[float | int], dtype: torch.dtype) -> Tensor:
-        repeated = torch.tensor(values, dtype=dtype).repeat_interleave(torch.tensor(counts))
-        return repeated.to(device)
-
+def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device | str) -> Pack:
+    """Tensors of some sequences, in the order given; those of a group have the same prompt."""
+    members = [s for group in groups for s in group]
+    counts = np.array([len(s.completion_ids) for s in members])
+    targets = _flat((s.completion_ids for s in members), np.int64)
+    own = np.empty_like(targets)
+    own[1:] = targets[:-1]
+    own[np.cumsum(counts) - counts] = [s.prompt_ids[-1] for s in members]
+    bodies = _flat((group[0].prompt_ids[:-1] for group in groups), np.int64)
+    logprobs = _flat((s.rollout_logprobs for s in members), np.float32)
+    advantages = np.array([s.advantage for s in members], dtype=np.float32)
+    assert len(logprobs) == len(targets), "every completion token has its log-probability"
     return Pack(
-        token_ids=torch.tensor(tokens, dtype=torch.long).to(device),
-        lengths=torch.tensor([s.num_fed for s in sequences]).to(device),
-        predicting=torch.tensor(predicting, dtype=torch.long).to(device),
-        targets=torch.tensor([t for s in sequences for t in s.completion_ids]).to(device),
-        sequence=per_token(range(len(sequences)), torch.long),
-        completion_lengths=per_token(counts, torch.long),
-        advantages=per_token([s.advantage for s in sequences], torch.float32),
-        rollout_logprobs=torch.tensor(
-            [lp for s in sequences for lp in s.rollout_logprobs], dtype=torch.float32
-        ).to(device),
-        num_sequences=len(sequences),
+        token_ids=upload(np.concatenate([bodies, own]), device),
+        attend=SharedPromptAttention(
+            [len(group[0].prompt_ids) - 1 for group in groups],
+            [[len(s.completion_ids) for s in group] for group in groups],
+            device,
+        ),
+        targets=upload(targets, device),
+        sequence=upload(np.repeat(np.arange(len(members)), counts), device),
+        completion_lengths=upload(np.repeat(counts, counts), device),
+        advantages=upload(np.repeat(advantages, counts), device),
+        rollout_logprobs=upload(logprobs, device),
+        num_sequences=len(members),
     )
+
+
+def _by_prompt(sequences: Sequence[TrainSequence]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        groups.setdefault(sequence.prompt_ids, []).append(index)
+    return list(groups.values())
+
+
+def _chunks(sequences: Sequence[TrainSequence], group: list[int], capacity: int) -> list[list[int]]:
+    """A prompt's samples in as few parts as fit a pack each. All parts but one are nearly full: the
+    small ones of many prompts fit a pack together.
+    """
+    if _num_fed(sequences, group) <= capacity:
+        return [group]
+    own = [len(sequences[i].completion_ids) for i in group]
+    body = len(sequences[group[0]].prompt_ids) - 1
+    return [[group[i] for i in part] for part in best_fit(own, capacity - body)]
+
+
+def _num_fed(sequences: Sequence[TrainSequence], group: list[int]) -> int:
+    body = len(sequences[group[0]].prompt_ids) - 1
+    return body + sum(len(sequences[i].completion_ids) for i in group)
+
+
+def _level(sizes: Sequence[int], capacity: int, num_bins: int) -> list[list[int]] | None:
+    """The largest first, each to the emptiest bin; None where that overflows a bin.
+
+    Tokens stand for time: at lengths of a few thousand attention adds little that is not linear.
+    """
+    bins: list[list[int]] = [[] for _ in range(num_bins)]
+    loads = [(0, b) for b in range(num_bins)]
+    for index in _largest_first(sizes):
+        load, chosen = heapq.heappop(loads)
+        if load and load + sizes[index] > capacity:
+            return None
+        bins[chosen].append(index)
+        heapq.heappush(loads, (load + sizes[index], chosen))
+    return bins
+
+
+def _largest_first(sizes: Sequence[int]) -> list[int]:
+    return sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+
+
+def _flat(parts: Iterable[Sequence[int] | Sequence[float]], dtype: type) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(parts), dtype=dtype)

@@ -7,12 +7,17 @@
 Denominators are counted over the whole minibatch before the first pack, so that loss and gradient
 do not depend on how sequences are packed. On-policy (one minibatch) the ratio's denominator is
 the policy itself and no second pass is made.
+
+The host waits for the device once per optimiser step, after all packs are queued: so the next pack
+is built while the device works on those before it.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +28,14 @@ from pellucid.algo.presets import Objective
 from pellucid.algo.schedules import learning_rate
 from pellucid.config import RunConfig
 from pellucid.errors import NumericsError
-from pellucid.model.attention import PackedCausal
 from pellucid.model.transformer import Decoder
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.packing import Pack, TrainSequence, build_pack, plan_packs
 from pellucid.train.reference import Reference
+
+Denominator = Literal["policy", "rollout"] | list[Tensor]
+"""Of the ratio: the policy itself (on-policy), what the sampler reported, or log-probabilities of
+each sequence that the trainer computed."""
 
 
 class PolicyUpdater:
@@ -49,9 +57,9 @@ class PolicyUpdater:
         totals: dict[str, Tensor] = {}
         norms: list[float] = []
         minibatches = self._split(sequences, step)
-        old = self._old_logprobs(minibatches)
-        for number, minibatch in enumerate(minibatches):
-            sums = self._accumulate(minibatch, old[number], step=step)
+        denominators = self._denominators(minibatches)
+        for minibatch, denominator in zip(minibatches, denominators, strict=True):
+            sums = self._accumulate(minibatch, denominator, step=step)
             norms.append(self._step_optimizer(step=step))
             _merge(totals, sums)
         if "loss" in totals:
@@ -62,9 +70,9 @@ class PolicyUpdater:
         """Log-probabilities [completion length] of each sequence under `model`, no gradient."""
         out: list[Tensor] = [torch.empty(0)] * len(sequences)
         with torch.no_grad():
-            for members in self._packs(sequences):
-                pack = build_pack([sequences[i] for i in members], self.device)
-                values, _ = self._forward(pack, model)
+            for groups in self._plan(sequences):
+                members = [i for group in groups for i in group]
+                values, _ = self._forward(self._build(sequences, groups), model)
                 counts = [len(sequences[i].completion_ids) for i in members]
                 for i, part in zip(members, values.split(counts), strict=True):
                     out[i] = part
@@ -78,20 +86,16 @@ class PolicyUpdater:
             random.Random(f"minibatches/{self.config.seed}/{step}").shuffle(order)
         return [[sequences[i] for i in order[part::count]] for part in range(count)]
 
-    def _old_logprobs(
-        self, minibatches: Sequence[Sequence[TrainSequence]]
-    ) -> list[list[Tensor] | None]:
-        """Denominator of the ratio per minibatch; None: on-policy, the policy itself."""
+    def _denominators(self, minibatches: Sequence[Sequence[TrainSequence]]) -> list[Denominator]:
+        """What each minibatch's ratios divide by; recomputed before any update."""
         if len(minibatches) == 1:
-            return [None]
+            return ["policy"]
         if self.objective.old_logprobs == "recompute":
             return [self.logprobs(m, self.model) for m in minibatches]
-        return [
-            [torch.tensor(s.rollout_logprobs, device=self.device) for s in m] for m in minibatches
-        ]
+        return ["rollout"] * len(minibatches)
 
     def _accumulate(
-        self, sequences: Sequence[TrainSequence], old: list[Tensor] | None, *, step: int
+        self, sequences: Sequence[TrainSequence], denominator: Denominator, *, step: int
     ) -> dict[str, Tensor]:
         """Adds the gradient of one minibatch, pack by pack; returns sums over its tokens."""
         counts = {
@@ -101,17 +105,18 @@ class PolicyUpdater:
         }
         has_kl = self.reference is not None
         kept = [i for i, s in enumerate(sequences) if has_kl or s.advantage != 0.0]
+        sequences = [sequences[i] for i in kept]
+        if isinstance(denominator, list):
+            denominator = [denominator[i] for i in kept]
         totals: dict[str, Tensor] = {}
-        for members in self._packs([sequences[i] for i in kept]):
-            chosen = [kept[i] for i in members]
-            pack = build_pack([sequences[i] for i in chosen], self.device)
+        losses: list[Tensor] = []
+        for groups in self._plan(sequences):
+            pack = self._build(sequences, groups)
             policy, entropy = self._forward(pack, self.model)
             output = objective_loss(
                 TokenBatch(
                     policy_logprobs=policy,
-                    old_logprobs=policy.detach()
-                    if old is None
-                    else torch.cat([old[i] for i in chosen]),
+                    old_logprobs=_old_logprobs(denominator, policy, pack, groups),
                     rollout_logprobs=pack.rollout_logprobs,
                     ref_logprobs=self._reference_logprobs(pack),
                     advantages=pack.advantages,
@@ -121,10 +126,10 @@ class PolicyUpdater:
                 self.objective,
                 **counts,
             )
-            if not bool(torch.isfinite(output.loss)):
-                raise NumericsError(f"step {step}: the loss is {output.loss.item()}")
             output.loss.backward()
-            _merge(totals, output.sums | {"loss": output.loss.detach(), "entropy": entropy.sum()})
+            losses.append(output.loss.detach())
+            _merge(totals, output.sums | {"loss": losses[-1], "entropy": entropy.sum()})
+        _check_finite(losses, where=f"step {step}")
         return totals
 
     def _step_optimizer(self, *, step: int) -> float:
@@ -143,11 +148,10 @@ class PolicyUpdater:
 
     def _forward(self, pack: Pack, model: Decoder) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [C] of the completion tokens."""
-        attend = PackedCausal(pack.lengths)
-        model.reserve_context(attend.longest)
-        hidden = model(pack.token_ids, attend)
+        model.reserve_context(pack.attend.context)
+        hidden = model(pack.token_ids, pack.attend)
         return linear_logprobs(
-            hidden[pack.predicting],
+            hidden[pack.attend.num_body_tokens :],
             model.head.weight,
             pack.targets,
             temperature=self.config.rollout.temperature,
@@ -159,8 +163,31 @@ class PolicyUpdater:
         with torch.no_grad():
             return self._forward(pack, self.reference.model)[0]
 
-    def _packs(self, sequences: Sequence[TrainSequence]) -> list[list[int]]:
-        return plan_packs([s.num_fed for s in sequences], self.config.train.tokens_per_pack)
+    def _plan(self, sequences: Sequence[TrainSequence]) -> list[list[list[int]]]:
+        return plan_packs(sequences, self.config.train.tokens_per_pack)
+
+    def _build(self, sequences: Sequence[TrainSequence], groups: list[list[int]]) -> Pack:
+        return build_pack([[sequences[i] for i in group] for group in groups], self.device)
+
+
+def _old_logprobs(
+    denominator: Denominator, policy: Tensor, pack: Pack, groups: list[list[int]]
+) -> Tensor:
+    if denominator == "policy":
+        return policy.detach()
+    if denominator == "rollout":
+        return pack.rollout_logprobs
+    return torch.cat([denominator[i] for group in groups for i in group])
+
+
+def _check_finite(losses: Sequence[Tensor], *, where: str) -> None:
+    """Raises NumericsError for the first loss that is not finite. Waits for the device once."""
+    if not losses:
+        return
+    values = torch.stack(list(losses)).tolist()
+    for number, value in enumerate(values, start=1):
+        if not math.isfinite(value):
+            raise NumericsError(f"{where}: the loss of pack {number} of {len(values)} is {value}")
 
 
 def _merge(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
