@@ -97,6 +97,27 @@ class TextTokenizer:
         """Text without special tokens; ids beyond the vocabulary give nothing."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
 
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each row, on all cores."""
+        return self.backend.decode_batch([list(ids) for ids in rows], skip_special_tokens=True)
+
+    def token_bytes(self) -> list[bytes] | None:
+        """The bytes of every token, by id; decoded text is those of its tokens side by side.
+
+        b"" for special tokens, which `decode` leaves out, and for ids without a token. None where
+        the tokenizer is not byte-level, so that a token's text depends on its neighbours.
+        """
+        if not isinstance(self.backend.decoder, tokenizers.decoders.ByteLevel):
+            return None
+        added = self.backend.get_added_tokens_decoder().values()
+        special = {token.content for token in added if token.special}
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        result = [b""] * (max(vocabulary.values(), default=-1) + 1)
+        for token, index in vocabulary.items():
+            if token not in special:
+                result[index] = _shown_bytes(token)
+        return result
+
     def token_id(self, token: str) -> int | None:
         """Id of one whole token, None where the vocabulary lacks it."""
         return self.backend.token_to_id(token)
@@ -125,6 +146,37 @@ class TextTokenizer:
             settings["chat_template"] = self.chat_template
         text = json.dumps(settings, ensure_ascii=False, indent=2)
         (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+class _ByteCharacters(dict[int, str]):
+    """Character of a byte-level vocabulary -> the byte it stands for, as a Latin-1 character.
+
+    GPT-2's table: printable Latin-1 stands for itself, the other 68 bytes are U+0100 and on.
+    """
+
+    def __init__(self) -> None:
+        ranges = (range(0x21, 0x7F), range(0xA1, 0xAD), range(0xAE, 0x100))
+        printable = [byte for some in ranges for byte in some]
+        others = sorted(set(range(256)) - set(printable))
+        super().__init__({byte: chr(byte) for byte in printable})
+        self.update({0x100 + i: chr(byte) for i, byte in enumerate(others)})
+
+    def __missing__(self, character: int) -> str:
+        raise _NotByteLevel
+
+
+class _NotByteLevel(Exception):
+    """A token was added as plain text and is shown as it is written."""
+
+
+_BYTE_CHARACTERS = _ByteCharacters()
+
+
+def _shown_bytes(token: str) -> bytes:
+    try:
+        return token.translate(_BYTE_CHARACTERS).encode("latin-1")
+    except _NotByteLevel:
+        return token.encode()
 
 
 def read_json(path: Path) -> dict[str, Any]:
