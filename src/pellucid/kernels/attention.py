@@ -1,0 +1,283 @@
+"""Attention of single query rows to keys of their own and to the keys of a shared prompt.
+
+It serves decoding, where a row is a slot of the rollout engine, and the trainer's exact forward,
+where a row is a token: the same kernels, so the same bits. Positions of the prompt and of the row
+fall into splits of 256, counted from position 0 of each; a split is an online softmax over tiles
+of 64 keys in float32, weights rounded to the values' dtype for their product; splits are merged
+one after another, the prompt's before the row's. A row's bits therefore depend on nothing but its
+queries and keys: not on B, its place, its neighbours or the bounds.
+
+Shapes: B rows, H query heads, J key/value heads, G = H / J, K head dimension.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from pellucid.errors import ModelError
+from pellucid.kernels.attention_merge import SPLIT, merge_kernel
+from pellucid.kernels.attention_own import HEADS, own_kernel
+from pellucid.kernels.attention_prompt import prompt_kernel
+
+MAX_HEAD_DIM = 128
+PROGRAMS = 1024
+"""Programs of the own kernel worth having: with them a H200 reads memory at full speed, and more
+would only be splits without a position, or parts to store and merge."""
+ROW_TILE = 16
+"""Rows that may share a read of their prompt: as many as a GRPO group mostly has."""
+
+TUNING: dict[str, dict[str, int]] = {"own": {}, "prompt": {}, "merge": {}}
+"""Overrides for measurements: num_warps, num_stages of each kernel, programs of "own". The warps
+of "own" are part of its arithmetic (they split a sum): change them for all launches or none."""
+
+
+class KeySource(NamedTuple):
+    """Where the keys and values of each row lie. Strides and starts are in elements and multiples
+    of 8, as they are whenever whole heads are stored."""
+
+    k: Tensor
+    v: Tensor
+    """Same layout as `k`: any, as far as the fields below describe it."""
+    start: Tensor
+    """[B] int64: element of position 0 of KV head 0."""
+    length: Tensor
+    """[B] int32: positions to look at, 0 for none."""
+    head_stride: int
+    position_stride: int
+
+
+class _Parts(NamedTuple):
+    """Parts of softmaxes as the kernels store them; only those with a position are written."""
+
+    weighted: Tensor
+    """[N, B, H, K] float32."""
+    stats: Tensor
+    """[N, B, H, 2] float32."""
+
+
+def supports(head_dim: int, num_heads: int, num_kv: int) -> bool:
+    """Whether the kernels take these shapes: K a multiple of 16 up to 128, G up to 16."""
+    shape_fits = head_dim % 16 == 0 and 0 < head_dim <= MAX_HEAD_DIM
+    return shape_fits and num_heads % num_kv == 0 and num_heads // num_kv <= HEADS.value
+
+
+def attend_rows(
+    q: Tensor,
+    own: KeySource,
+    prompt: KeySource | None,
+    group: Tensor | None,
+    *,
+    num_kv: int,
+    max_own: int,
+    max_prompt: int,
+    scale: float | None = None,
+    with_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(q k) v over the prompt's and the row's own positions together: [B, H * K], q's dtype,
+    and `with_lse` the natural logarithm of the sum of exponentials [B, H], float32.
+
+    `q` [B, H, K], a row's heads adjacent. `group` [B] int32, 0 up to 2**31 - 2: rows with one id
+    have one prompt, and 16 of them read it together where they are adjacent; None: each row for
+    itself. `max_own`, `max_prompt`: no length is above them; they and B alone fix the launch, so
+    that a CUDA graph holds for all lengths below. A row without any position gives zeros. `scale`
+    is K^-0.5 if None. Raises ModelError where `supports` is false.
+
+    With few rows the own and the prompt kernel are launched on two streams, forked and joined by
+    events, under capture or not: neither fills the GPU, and a graph keeps them parallel.
+    """
+    rows, num_heads, head_dim = q.shape
+    if not supports(head_dim, num_heads, num_kv):
+        raise ModelError(
+            f"the attention kernels take head dimensions 16, 32, ... 128 and up to 16 query heads "
+            f"a KV head, not {head_dim} and {num_heads} over {num_kv}: use the plain path"
+        )
+    assert q.stride(2) == 1, "a head's elements must be adjacent"
+    assert q.stride(1) == head_dim, "a row's heads must be adjacent"
+    assert scale is None or scale > 0, "the kernels take the top of the scores before scaling them"
+    call = _Call(
+        q,
+        out=q.new_empty(rows, num_heads * head_dim),
+        lse=q.new_empty(rows, num_heads, dtype=torch.float32),
+        num_kv=num_kv,
+        scale=(head_dim**-0.5 if scale is None else scale) * math.log2(math.e),
+        with_lse=with_lse,
+    )
+    if group is None:
+        group = torch.arange(rows, dtype=torch.int32, device=q.device)
+    if rows:
+        has_prompt = prompt is not None and max_prompt > 0
+        _launch(call, own, prompt if has_prompt else None, group, max_own, max_prompt)
+    return (call.out, call.lse) if with_lse else call.out
+
+
+class _Call(NamedTuple):
+    """What all kernels of a call share."""
+
+    q: Tensor
+    out: Tensor
+    lse: Tensor
+    num_kv: int
+    scale: float
+    """With log2(e) in it: the kernels work with powers of two."""
+    with_lse: bool
+
+    @property
+    def rows(self) -> int:
+        return self.q.shape[0]
+
+    def parts(self, longest: int) -> _Parts:
+        shape = (triton.cdiv(longest, SPLIT.value), *self.q.shape)
+        weighted = self.q.new_empty(shape, dtype=torch.float32)
+        return _Parts(weighted, weighted.new_empty(*shape[:3], 2))
+
+    def shape_constants(self) -> dict[str, int]:
+        heads, head_dim = self.q.shape[1:]
+        return {"H": heads, "K": head_dim, "WIDTH": triton.next_power_of_2(head_dim)}
+
+
+def _launch(
+    call: _Call,
+    own: KeySource,
+    prompt: KeySource | None,
+    group: Tensor,
+    max_own: int,
+    max_prompt: int,
+) -> None:
+    programs = TUNING["own"].get("programs", PROGRAMS)
+    splits = max(1, triton.cdiv(max_own, SPLIT.value))
+    lanes = min(splits, triton.cdiv(programs, call.rows * call.num_kv))
+    read = _Parts(call.lse, call.lse) if prompt is None else call.parts(max_prompt)
+    if lanes == 1:
+        if prompt is not None:
+            _run_prompt(call, prompt, group, read, max_prompt)
+        _run_own(call, own, lanes, prompt, read, None)
+        return
+    stored = call.parts(max_own)
+    if prompt is not None and call.q.is_cuda:
+        here = torch.cuda.current_stream(call.q.device)
+        side = _side_stream(call.q.device)
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            _run_prompt(call, prompt, group, read, max_prompt)
+        _run_own(call, own, lanes, prompt, read, stored)
+        here.wait_stream(side)  # and with it all memory is again this stream's alone
+    else:
+        if prompt is not None:
+            _run_prompt(call, prompt, group, read, max_prompt)
+        _run_own(call, own, lanes, prompt, read, stored)
+    _run_merge(call, own, stored, prompt, read)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _run_own(
+    call: _Call,
+    own: KeySource,
+    lanes: int,
+    prompt: KeySource | None,
+    read: _Parts,
+    stored: _Parts | None,
+) -> None:
+    """Without `stored` the kernel also merges, the prompt's parts `read` before its own."""
+    own_kernel[(call.rows * call.num_kv, lanes)](
+        call.q,
+        own.k,
+        own.v,
+        own.start,
+        own.length,
+        *(stored or read),
+        own.length if prompt is None else prompt.length,
+        *read,
+        call.out,
+        call.lse,
+        call.rows,
+        lanes,
+        call.q.stride(0),
+        own.head_stride,
+        own.position_stride,
+        call.scale,
+        J=call.num_kv,
+        FUSED=stored is None,
+        HAS_PROMPT=prompt is not None,
+        WITH_LSE=call.with_lse,
+        PRECISION="ieee",
+        **call.shape_constants(),
+        **own_options(call.q.shape[2], stored is None),
+    )
+
+
+def _run_prompt(
+    call: _Call, prompt: KeySource, group: Tensor, stored: _Parts, max_prompt: int
+) -> None:
+    heads = call.q.shape[1] // call.num_kv
+    members, padded = prompt_tile(heads)
+    grid = (triton.cdiv(call.rows, members) * call.num_kv, triton.cdiv(max_prompt, SPLIT.value))
+    prompt_kernel[grid](
+        call.q,
+        prompt.k,
+        prompt.v,
+        prompt.start,
+        prompt.length,
+        group,
+        *stored,
+        call.rows,
+        call.q.stride(0),
+        prompt.head_stride,
+        prompt.position_stride,
+        call.scale,
+        J=call.num_kv,
+        MEMBERS=members,
+        HEADS=padded,
+        PRECISION="ieee",
+        **call.shape_constants(),
+        **prompt_options(members * padded, call.q.shape[2]),
+    )
+
+
+def _run_merge(
+    call: _Call, own: KeySource, stored: _Parts, prompt: KeySource | None, read: _Parts
+) -> None:
+    merge_kernel[(call.rows, call.q.shape[1])](
+        call.out,
+        call.lse,
+        *stored,
+        own.length,
+        *read,
+        own.length if prompt is None else prompt.length,
+        call.rows,
+        HAS_PROMPT=prompt is not None,
+        WITH_LSE=call.with_lse,
+        **call.shape_constants(),
+        **merge_options(),
+    )
+
+
+def prompt_tile(heads: int) -> tuple[int, int]:
+    """(rows of a tile, heads padded) for G = `heads`: their product is 64 or 128."""
+    padded = max(4, triton.next_power_of_2(heads))
+    return min(ROW_TILE, 128 // padded), padded
+
+
+def own_options(head_dim: int, is_fused: bool) -> dict[str, Any]:
+    tuned = {name: n for name, n in TUNING["own"].items() if name != "programs"}
+    return {"num_warps": 4, "num_stages": 3} | tuned
+
+
+def prompt_options(height: int, head_dim: int) -> dict[str, Any]:
+    """`height`: rows of the product."""
+    return {"num_warps": 4 if height * head_dim <= 64 * 128 else 8, "num_stages": 3} | TUNING[
+        "prompt"
+    ]
+
+
+def merge_options() -> dict[str, Any]:
+    return {"num_warps": 1, "STAGES": 2} | TUNING["merge"]

@@ -1,0 +1,113 @@
+"""Attention of each row to its own positions: one program reads a KV head for all its query heads.
+
+Decoding is bound by reading keys and values. So the G query heads of a KV head share one read as
+the rows of a matrix product (padded to 16), tiles are fetched ahead, and nothing past a row's
+length is read. A program takes every `lanes`-th split of its row: with few rows each split gets a
+program of its own and its part is stored; with many rows one program takes a whole row and merges
+in registers, in the order that the merge kernel has, to the same bits.
+
+Shapes: B rows, H query heads, J key/value heads, G = H / J, K head dimension.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from pellucid.kernels.attention_merge import (
+    SPLIT,
+    TILE,
+    merge,
+    merge_stored,
+    store_part,
+    store_result,
+    weigh,
+)
+
+HEADS = tl.constexpr(16)
+"""Rows of the matrix product: the smallest that tensor cores take, and the most that G can be."""
+
+
+@triton.jit
+def _count_tiles(keys, lane, lanes):
+    """Tiles in the splits lane, lane + lanes, ... of a row: only its last split can be short."""
+    mine = tl.cdiv(tl.cdiv(keys, SPLIT) - lane, lanes)
+    last = lane + (mine - 1) * lanes
+    return (mine - 1) * (SPLIT // TILE) + tl.cdiv(tl.minimum(keys - last * SPLIT, SPLIT), TILE)
+
+
+@triton.jit(do_not_specialize=["rows", "lanes"])
+def own_kernel(
+    q, k, v, start, length, weighted, stats,
+    prompt_length, prompt_weighted, prompt_stats, out, lse,
+    rows, lanes, q_stride, head_stride, position_stride, scale,
+    H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
+    FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
+    `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
+    row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
+    lane = tl.program_id(1)
+    keys = tl.load(length + row)
+    # Without the hint loads would be as narrow as an element: starts are multiples of 8 elements.
+    base = tl.multiple_of(tl.load(start + row), 8) + kv_head * head_stride
+    tiles = _count_tiles(keys, lane, lanes)
+    if not FUSED:  # noqa: SIM102 (a constant: Triton needs it apart)
+        if tiles == 0:
+            return
+    local = tl.arange(0, HEADS)
+    dims = tl.arange(0, WIDTH)
+    is_real = local < H // J
+    heads = kv_head * (H // J) + local
+    wide = is_real[:, None] & (dims < K)[None, :]
+    queries = q + row.to(tl.int64) * q_stride + heads[:, None] * K + dims[None, :]
+    queries = tl.load(queries, mask=wide, other=0.0)
+    offsets = tl.arange(0, TILE)
+
+    top = tl.full([HEADS], float("-inf"), tl.float32)
+    # Kept spread over the tile's keys until the split ends: one sum across threads instead of four.
+    total = tl.zeros([HEADS, TILE], tl.float32)
+    acc = tl.zeros([HEADS, WIDTH], tl.float32)
+    all_top = tl.full([HEADS], float("-inf"), tl.float32)
+    all_total = tl.zeros([HEADS], tl.float32)
+    all_acc = tl.zeros([HEADS, WIDTH], tl.float32)
+    if FUSED and HAS_PROMPT:
+        prompt_keys = tl.load(prompt_length + row)
+        all_top, all_total, all_acc = merge_stored(
+            all_top, all_total, all_acc, prompt_weighted, prompt_stats, prompt_keys, rows, row,
+            heads, dims, is_real, H, K, 1,
+        )  # fmt: skip
+
+    for i in range(tiles):
+        tile = tl.cast(i, tl.int32)  # in the interpreter it is Python's
+        step = tile % (SPLIT // TILE)
+        split = lane + tile // (SPLIT // TILE) * lanes
+        positions = split * SPLIT + step * TILE + offsets
+        inside = positions < keys
+        at = base + positions[:, None] * position_stride + dims[None, :]
+        present = inside[:, None] & (dims < K)[None, :]
+        k_tile = tl.load(k + at, mask=present, other=0.0)
+        v_tile = tl.load(v + at, mask=present, other=0.0)
+        weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
+        total = tl.fma(total, decay[:, None], weights)
+        acc = tl.dot(
+            weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
+        )
+        if (step == SPLIT // TILE - 1) | (tile == tiles - 1):
+            if FUSED:
+                all_top, all_total, all_acc = merge(
+                    all_top, all_total, all_acc, top, tl.sum(total, 1), acc
+                )
+            else:
+                store_part(
+                    weighted, stats, split * rows + row, heads, dims, is_real, top,
+                    tl.sum(total, 1), acc, H, K,
+                )  # fmt: skip
+            top = tl.full([HEADS], float("-inf"), tl.float32)
+            total = tl.zeros([HEADS, TILE], tl.float32)
+            acc = tl.zeros([HEADS, WIDTH], tl.float32)
+    if FUSED:
+        store_result(
+            out, lse, row, heads, dims, is_real, all_top, all_total, all_acc, H, K, WITH_LSE
+        )

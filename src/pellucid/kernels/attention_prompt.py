@@ -1,0 +1,85 @@
+"""Attention of rows to the prompts they share: adjacent siblings read a prompt once together.
+
+A program serves a tile of MEMBERS adjacent rows for one KV head and one split. It goes through the
+distinct groups in its tile, the next being the least id above the present one, and multiplies all
+the tile's queries with that group's keys, but keeps the result of its members alone: so a group is
+computed as if no other were there. Every product has a multiple of 64 rows whatever B is: the same
+instructions, the same bits.
+
+Shapes: B rows, H query heads, J key/value heads, G = H / J, K head dimension.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from pellucid.kernels.attention_merge import SPLIT, TILE, store_part, weigh
+
+NOBODY = tl.constexpr(2**31 - 1)
+"""Group of a row that has nothing to look at here."""
+
+
+@triton.jit
+def _groups_of(group, length, row, rows, first):
+    """Group of each row, or NOBODY where it has no position from `first` on, and its length."""
+    keys = tl.load(length + row, mask=row < rows, other=0)
+    ids = tl.load(group + row, mask=row < rows, other=NOBODY)
+    return tl.where(keys > first, ids, NOBODY), keys
+
+
+@triton.jit(do_not_specialize=["rows"])
+def prompt_kernel(
+    q, k, v, start, length, group, weighted, stats,
+    rows, q_stride, head_stride, position_stride, scale,
+    H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
+    MEMBERS: tl.constexpr, HEADS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Grid (tiles of rows * J, splits): stores the parts of the splits that have a position.
+    HEADS is G padded to a power of two; `scale` has log2(e) in it."""
+    tile, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
+    first = tl.program_id(1) * SPLIT
+    members = tile * MEMBERS + tl.arange(0, MEMBERS)
+    ids, keys = _groups_of(group, length, members, rows, first)
+    current = tl.min(ids, 0)
+    if current == NOBODY:
+        return
+    starts = tl.load(start + members, mask=members < rows, other=0)
+
+    slots = tl.arange(0, MEMBERS * HEADS)
+    row = tile * MEMBERS + slots // HEADS
+    slot_ids, _ = _groups_of(group, length, row, rows, first)
+    is_real = (slots % HEADS < H // J) & (row < rows)
+    heads = kv_head * (H // J) + slots % HEADS
+    dims = tl.arange(0, WIDTH)
+    wide = is_real[:, None] & (dims < K)[None, :]
+    queries = q + row.to(tl.int64)[:, None] * q_stride + heads[:, None] * K + dims[None, :]
+    queries = tl.load(queries, mask=wide, other=0.0)
+    offsets = tl.arange(0, TILE)
+
+    while current < NOBODY:
+        is_sibling = ids == current
+        end = tl.minimum(tl.max(tl.where(is_sibling, keys, 0), 0), first + SPLIT)
+        # In eights: Triton must see how starts are aligned, or it loads element by element.
+        base = tl.max(tl.where(is_sibling, starts // 8, 0), 0) * 8 + kv_head * head_stride
+        top = tl.full([MEMBERS * HEADS], float("-inf"), tl.float32)
+        total = tl.zeros([MEMBERS * HEADS], tl.float32)
+        acc = tl.zeros([MEMBERS * HEADS, WIDTH], tl.float32)
+        for position in range(first, end, TILE):
+            positions = position + offsets
+            inside = positions < end
+            at = base + positions[:, None] * position_stride + dims[None, :]
+            present = inside[:, None] & (dims < K)[None, :]
+            k_tile = tl.load(k + at, mask=present, other=0.0)
+            v_tile = tl.load(v + at, mask=present, other=0.0)
+            weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
+            total = tl.fma(total, decay, tl.sum(weights, 1))
+            acc = tl.dot(
+                weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
+            )
+        part = tl.program_id(1) * rows + row
+        store_part(
+            weighted, stats, part, heads, dims, is_real & (slot_ids == current), top, total, acc,
+            H, K,
+        )  # fmt: skip
+        current = tl.min(tl.where(ids > current, ids, NOBODY), 0)
