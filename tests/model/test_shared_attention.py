@@ -45,6 +45,7 @@ def test_the_keys_of_each_token_are_hand_readable() -> None:
     assert keys.own_length.tolist() == [1, 2, 1, 1, 2, 1, 1]
     assert keys.body_start.tolist() == [0, 0, 0, 0, 0, 0, 2]
     assert keys.body_length.tolist() == [0, 0, 0, 2, 2, 2, 1]
+    assert keys.group.tolist() == [2, 2, 2, 0, 0, 0, 1]
 
 
 def test_packed_sequences_see_only_themselves() -> None:

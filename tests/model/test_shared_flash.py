@@ -83,16 +83,22 @@ def play_backward(
     return dq, dk, dv
 
 
+@pytest.mark.parametrize("is_exact", [False, True])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_two_parts_give_the_softmax_over_both_and_its_gradients(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, is_exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if is_exact:
+        pytest.importorskip("triton")
     monkeypatch.setattr(flash, "_flash_forward", play_forward)
     monkeypatch.setattr(flash, "_flash_backward", play_backward)
     bodies, own = STRUCTURES[name]
-    heads = random_heads(sum(bodies) + sum(map(sum, own)), torch.float32)
+    heads = random_heads(sum(bodies) + sum(map(sum, own)), torch.float32, (4, 2, 16))
     attend = SharedPromptAttention(bodies, own)
-    out = flash.attend_flash(*heads, attend._segments)
+    if is_exact:
+        out = flash.attend_exactly(*heads, attend._segments, attend._keys)
+    else:
+        out = flash.attend_flash(*heads, attend._segments)
     expected = by_token(*heads, bodies, own)
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
     up = torch.linspace(-1, 1, out.numel()).view_as(out)

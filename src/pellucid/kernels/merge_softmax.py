@@ -51,7 +51,7 @@ def _merge(
     COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, COLUMNS)
     is_row = row < num_rows
     token, head = row // num_heads, row % num_heads
@@ -61,7 +61,7 @@ def _merge(
     largest = tl.maximum(mine, theirs)
     total = largest + tl.log(tl.exp(mine - largest) + tl.exp(theirs - largest))
     weight = tl.exp(theirs - total)
-    places = row[:, None] * WIDTH + column[None, :]
+    places = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     inside = is_row[:, None] & (column < WIDTH)[None, :]
     a = tl.load(out + places, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(other + places, mask=inside, other=0.0).to(tl.float32)

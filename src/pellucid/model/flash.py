@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils import deterministic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,8 @@ class Keys:
     """[T] int64."""
     body_length: Tensor
     """[T] int32; 0 for tokens of bodies."""
+    group: Tensor
+    """[T] int32: tokens of the same number have the same body."""
     longest_own: int
     longest_body: int
 
@@ -136,7 +139,7 @@ def _exact(q: Tensor, k: Tensor, v: Tensor, keys: Keys) -> tuple[Tensor, Tensor]
         q,
         source(keys.own_start, keys.own_length),
         source(keys.body_start, keys.body_length) if has_body else None,
-        q.shape[1] // k.shape[1],
+        keys.group,
         num_kv=k.shape[1],
         max_own=keys.longest_own,
         max_prompt=keys.longest_body,
@@ -219,13 +222,12 @@ def _flash_backward(
 @contextlib.contextmanager
 def _repeatable() -> Iterator[None]:
     """Makes the kernel add up query gradients in a fixed order, so that a run can be repeated."""
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    fills = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.use_deterministic_algorithms(True)
+    mode, fills = torch.get_deterministic_debug_mode(), deterministic.fill_uninitialized_memory
+    # Not torch.use_deterministic_algorithms, which loads the compiler.
+    torch.set_deterministic_debug_mode("error")
+    deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warns)
-        torch.utils.deterministic.fill_uninitialized_memory = fills
+        torch.set_deterministic_debug_mode(mode)
+        deterministic.fill_uninitialized_memory = fills

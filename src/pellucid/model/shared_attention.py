@@ -88,18 +88,19 @@ class SharedPromptAttention:
 
     @cached_property
     def _keys(self) -> Keys:
-        def per_token(values: np.ndarray, repeats: Sequence[int], dtype: type) -> Tensor:
-            own = np.repeat(values, repeats)
-            none = np.zeros(self.num_body_tokens, own.dtype)
-            return upload(np.concatenate([none, own]).astype(dtype), self.device)
-
         own = [sum(lengths) for lengths in self.own_lengths]
+        num_prompts = len(self.body_lengths)
+        # Tokens of bodies count as one more group, without a body.
+        group = np.repeat([num_prompts, *range(num_prompts)], [self.num_body_tokens, *own])
+        body_starts = np.append(_starts(self.body_lengths)[:-1], 0)
+        body_lengths = np.append(self.body_lengths, 0).astype(np.int32)
         row = np.repeat(self._starts[:-1], self._lengths)
         return Keys(
             own_start=upload(row, self.device),
             own_length=upload((np.arange(len(row)) - row + 1).astype(np.int32), self.device),
-            body_start=per_token(_starts(self.body_lengths)[:-1], own, np.int64),
-            body_length=per_token(np.array(self.body_lengths), own, np.int32),
+            body_start=upload(body_starts[group], self.device),
+            body_length=upload(body_lengths[group], self.device),
+            group=upload(group.astype(np.int32), self.device),
             longest_own=int(self._lengths.max()),
             longest_body=max(self.body_lengths),
         )
