@@ -94,8 +94,8 @@ def test_bfloat16_weights_give_float32_logprobs_and_gradients_in_their_own_type(
 
 
 def gradients(dtype: torch.dtype, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities and both gradients of 37 rows in parts of at most 8."""
-    hidden, weight, targets, coefficients = inputs(37, 16, 50, dtype)
+    """Log-probabilities and both gradients of 20 rows in parts of at most 8."""
+    hidden, weight, targets, coefficients = inputs(20, 16, 50, dtype)
     logprobs, _ = linear_logprobs(hidden, weight, targets, temperature=0.7, chunk=8, **settings)
     grads = torch.autograd.grad((coefficients * logprobs).sum(), (hidden, weight))
     return logprobs.detach(), *grads
@@ -106,7 +106,7 @@ def test_logits_kept_and_logits_computed_again_give_the_same_gradients(
     path: str, dtype: torch.dtype
 ) -> None:
     none = gradients(dtype, keep_bytes=0)
-    some = gradients(dtype, keep_bytes=3 * 8 * 50 * 4)
+    some = gradients(dtype, keep_bytes=2 * 8 * 50 * 4)
     every = gradients(dtype, keep_bytes=1 << 30)
     for other in (some, every):
         for a, b in zip(none, other, strict=True):
@@ -127,7 +127,7 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.usefixtures("path")
-@pytest.mark.parametrize(("keep_bytes", "products"), [(0, 20), (3 * 1600, 17), (1 << 30, 15)])
+@pytest.mark.parametrize(("keep_bytes", "products"), [(0, 12), (2 * 1600, 10), (1 << 30, 9)])
 def test_kept_logits_save_the_fourth_product(keep_bytes: int, products: int) -> None:
     with Products() as seen:
         gradients(torch.float32, keep_bytes=keep_bytes)
@@ -136,14 +136,14 @@ def test_kept_logits_save_the_fourth_product(keep_bytes: int, products: int) -> 
 
 @pytest.mark.usefixtures("path")
 def test_nothing_is_kept_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    hidden, weight, targets, _ = inputs(37, 16, 50, torch.float32)
+    hidden, weight, targets, _ = inputs(20, 16, 50, torch.float32)
     plans = []
     make = head._plan
     monkeypatch.setattr(head, "_plan", lambda *args: plans.append(make(*args)) or plans[-1])
     with torch.no_grad():
         linear_logprobs(hidden, weight, targets, chunk=8, keep_bytes=1 << 30)
     linear_logprobs(hidden, weight, targets, chunk=8, keep_bytes=1 << 30)
-    assert [p.num_kept for p in plans] == [0, 5]
+    assert [p.num_kept for p in plans] == [0, 3]
 
 
 @pytest.mark.usefixtures("path")
@@ -151,7 +151,7 @@ def test_nothing_is_kept_where_nothing_learns(monkeypatch: pytest.MonkeyPatch) -
 def test_the_weight_gradient_may_go_straight_into_a_float32_sum(dtype: torch.dtype) -> None:
     _, hidden_grad, weight_grad = gradients(dtype)
     total = torch.full((50, 16), 2.0)
-    hidden, weight, targets, coefficients = inputs(37, 16, 50, dtype)
+    hidden, weight, targets, coefficients = inputs(20, 16, 50, dtype)
     logprobs, _ = linear_logprobs(
         hidden, weight, targets, temperature=0.7, chunk=8, weight_grad=total
     )
@@ -168,7 +168,6 @@ def test_what_is_kept_by_default_is_one_chunk_on_a_cpu() -> None:
     assert default_keep_bytes(torch.device("cpu")) == 256 << 20
 
 
-@pytest.mark.usefixtures("path")
 def test_many_small_chunks_do_not_lose_bits_of_the_weight_gradient() -> None:
     """A bfloat16 sum over 512 chunks would stall once it is 256 times larger than its terms."""
     hidden = torch.ones(512, 1, dtype=torch.bfloat16)
