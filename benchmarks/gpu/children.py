@@ -51,7 +51,7 @@ def records_of(
         with log.open("wb") as sink:
             child = _start(command, environment, subprocess.PIPE, sink)
             assert child.stdout is not None, "asked for"
-            with _ended(child, timeout_s) as late:
+            with _ended(child, timeout_s) as late, child.stdout:
                 for line in child.stdout:
                     text = line.decode(errors="replace").strip()
                     if text.startswith(RECORD):

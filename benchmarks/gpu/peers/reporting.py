@@ -27,7 +27,7 @@ def model_folder(work: dict[str, Any], parent: Path) -> str:
 
     folder = parent / f"random-{work['shape']}"
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         torch.set_default_dtype(torch.bfloat16)
         model = Qwen2ForCausalLM(Qwen2Config(**work["model"]))
         torch.set_default_dtype(torch.float32)

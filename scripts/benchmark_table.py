@@ -1,0 +1,276 @@
+"""The GPU table of README.md from stored results: `python scripts/benchmark_table.py [--check]`
+
+Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers. Of every job the
+newest measurement counts, also where it failed; rehearsals never do. A peer's figure comes from
+the same file where it is there, else from the newest file that has it. --check changes nothing and
+exits with 1 if README.md is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
+from jobs import JOBS, Job, parse  # noqa: E402
+
+START, END = "<!-- gpu-table -->", "<!-- /gpu-table -->"
+HEAD = (
+    "| job | peer | Pellucid | gain | share of the floor | memory | commit |",
+    "|---|---|---|---|---|---|---|",
+)
+LOWER_IS_BETTER = ("step", "gap")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One record of a results file, and the file."""
+
+    record: dict[str, Any]
+    document: dict[str, Any]
+
+    @property
+    def job(self) -> Job:
+        return parse(self.record["job"])
+
+    @property
+    def is_ok(self) -> bool:
+        return self.record["status"] == "ok"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    arguments = parser.parse_args()
+    measured = load(arguments.results)
+    text = arguments.readme.read_text()
+    has_markers = START in text and END in text
+    if not has_markers:
+        if arguments.check and not newest_of_project(measured):
+            return  # nothing to show, and no place for it
+        sys.exit(f"error: {arguments.readme.name} has no lines {START} and {END}: add them")
+    updated = replace_between_markers(text, table(measured))
+    if arguments.check:
+        if updated != text:
+            sys.exit(f"error: {arguments.readme.name} is stale: run scripts/benchmark_table.py")
+        return
+    arguments.readme.write_text(updated)
+
+
+def load(folder: Path) -> list[Measured]:
+    """Every record of every file that is no rehearsal, oldest file first."""
+    documents = [json.loads(path.read_text()) for path in sorted(folder.glob("gpu-*.json"))]
+    real = sorted((d for d in documents if not d["is_rehearsal"]), key=lambda d: d["date"])
+    return [Measured(record=record, document=d) for d in real for record in d["jobs"]]
+
+
+def replace_between_markers(text: str, body: str) -> str:
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n{body}\n{END}{after}"
+
+
+def table(measured: list[Measured]) -> str:
+    """The rows, in the order of the jobs, and what the columns mean."""
+    ours = newest_of_project(measured)
+    if not ours:
+        return "No GPU results are stored yet: `python benchmarks/gpu/run.py`."
+    known = [name for name in JOBS if name in ours]
+    names = sorted(known, key=_order) + sorted(set(ours) - set(known))
+    rows = [row(ours[name], peers_of(ours[name], measured)) for name in names]
+    return "\n".join([*HEAD, *rows, "", legend([ours[n] for n in names], measured)])
+
+
+def newest_of_project(measured: list[Measured]) -> dict[str, Measured]:
+    """The newest measurement of each job that was started."""
+    return {
+        m.record["job"]: m
+        for m in measured
+        if m.record["who"] == "pellucid" and m.record["status"] != "not started"
+    }
+
+
+def peers_of(ours: Measured, measured: list[Measured]) -> dict[str, Measured]:
+    """The fastest measurement of each peer on the same work, of the same run where it is there."""
+    job = ours.job
+    found: dict[str, list[Measured]] = {}
+    for m in measured:
+        if m.is_ok and m.record["who"] != "pellucid" and _is_same_work(job, m.job):
+            found.setdefault(m.record["who"], []).append(m)
+    return {who: _preferred(ours, candidates) for who, candidates in found.items()}
+
+
+def row(ours: Measured, peers: dict[str, Measured]) -> str:
+    job = ours.job
+    commit = _commit(ours.document)
+    if not ours.is_ok:
+        return f"| {title(job)} | {_peer_cell(job, peers)} | failed | – | – | – | {commit} |"
+    cells = [
+        title(job),
+        _peer_cell(job, peers),
+        f"**{_value_cell(job, ours.record)}**{_detail(job, ours.record)}",
+        _gain(job, ours.record, peers),
+        _share(ours.record),
+        _memory(ours.record, peers.get("trl") if job.kind == "step" else None),
+        commit,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def title(job: Job) -> str:
+    """A job in words: `rollout 0.5B, 64 × 16, 128 + 512`."""
+    shape = job.shape.upper()
+    sizes = f"{job.prompts} × {job.group}, {job.prompt} + {job.new:,}"
+    words = {
+        "rollout": f"rollout {shape}, {sizes}",
+        "mixed": f"rollout {shape}, {job.prompts} × {job.group}, mixed lengths up to {job.new:,}",
+        "step": f"whole GRPO step {shape}, {sizes}",
+        "train": f"training {shape}, packed, {sizes}",
+        "gap": f"mean log-prob gap rollout / trainer {shape}",
+        "long-prompt": f"rollout {shape}, long prompt, {sizes}",
+    }
+    return words[job.kind]
+
+
+def legend(shown: list[Measured], measured: list[Measured]) -> str:
+    """Where the figures come from, and what they mean."""
+    devices = sorted({m.document["machine"]["device"] for m in shown})
+    dates = sorted({m.document["date"][:10] for m in shown})
+    runs = sorted({len(m.record["repeats"]) for m in shown if m.is_ok})
+    repeats = f"{runs[0]} to {runs[-1]}" if len(set(runs)) > 1 else f"{runs[0]}" if runs else "no"
+    used = {id(p.document): p.document for m in shown for p in peers_of(m, measured).values()}
+    lines = [
+        f"{', '.join(devices)}, {' and '.join(dates)}; random weights, median of {repeats} "
+        "repeats, prefill and host work included. Sizes: prompts × samples, prompt + new tokens. "
+        "The floor is bytes over 4.3 TB/s or flops over 790 TFLOP/s, step by step the larger; in "
+        "training rows it is the model FLOP utilisation.",
+    ]
+    if used:
+        sources = [d.get("source") or _peer_versions(d) for d in used.values()]
+        lines.append(f"Peers: {'; '.join(sources)}; in brackets, vLLM as RL calls it.")
+    return " ".join(lines)
+
+
+def _order(name: str) -> tuple[int, str, int, int]:
+    job = parse(name)
+    kinds = ("rollout", "mixed", "long-prompt", "step", "train", "gap")
+    return kinds.index(job.kind), job.shape, -job.rows, -job.group
+
+
+def _is_same_work(job: Job, other: Job) -> bool:
+    """The same sequences, whatever their prompts; a step also tells of the gap."""
+    kind = "step" if job.kind == "gap" else job.kind
+    sizes = (job.shape, job.rows, job.prompt, job.new)
+    other_sizes = (other.shape, other.rows, other.prompt, other.new)
+    if kind != other.kind:
+        return False
+    return job.shape == other.shape if job.kind == "gap" else sizes == other_sizes
+
+
+def _preferred(ours: Measured, candidates: list[Measured]) -> Measured:
+    newest = candidates[-1].document
+    together = [m for m in candidates if m.document is ours.document]
+    same = together or [m for m in candidates if m.document is newest]
+    return min(same, key=lambda m: 1 / m.record["tokens_per_s"])
+
+
+def _value(job: Job, record: dict[str, Any]) -> float | None:
+    if job.kind == "gap":
+        details = record.get("details", {})
+        return details.get("normal", details).get("mean_gap")
+    if job.kind == "step":
+        return record["median_s"]
+    if job.kind == "train":
+        return record["details"]["fed_tokens_per_s"]
+    return record["tokens_per_s"]
+
+
+def _value_cell(job: Job, record: dict[str, Any]) -> str:
+    value = _value(job, record)
+    if value is None:
+        return "–"
+    if job.kind == "gap":
+        return f"{value:.2g}"
+    return f"{value:.1f} s" if job.kind == "step" else f"{value:,.0f} tok/s"
+
+
+def _detail(job: Job, record: dict[str, Any]) -> str:
+    details = record.get("details", {})
+    if job.kind == "long-prompt":
+        return f" ({details['gain']:.1f} × without sharing)"
+    if job.kind == "train" and not record["settings"]["has_optimizer"]:
+        return " (without optimiser)"
+    if job.kind != "gap":
+        return ""
+    exact = details["exact"]
+    if "error" in exact:
+        return " (no exact mode)"
+    ratio = details["exact_time_ratio"]["seconds"]
+    return f" (exact: {exact['mean_gap']:.2g} in {ratio:.1f} × the time)"
+
+
+def _peer_cell(job: Job, peers: dict[str, Measured]) -> str:
+    best, as_rl = _best_peer(job, peers), peers.get("vllm-rl")
+    if best is None:
+        return "–"
+    name = "TRL + vLLM" if best.record["who"] == "trl" else "vLLM"
+    cell = f"{name} {_value_cell(job, best.record)}"
+    if as_rl is not None and as_rl is not best:
+        cell += f" ({as_rl.record['tokens_per_s']:,.0f})"
+    return cell
+
+
+def _best_peer(job: Job, peers: dict[str, Measured]) -> Measured | None:
+    known = [m for m in peers.values() if _value(job, m.record) is not None]
+    pick = min if job.kind in LOWER_IS_BETTER else max
+    return pick(known, key=lambda m: _value(job, m.record) or 0.0, default=None)
+
+
+def _gain(job: Job, record: dict[str, Any], peers: dict[str, Measured]) -> str:
+    best = _best_peer(job, peers)
+    if best is None:
+        return "–"
+    theirs, mine = _value(job, best.record), _value(job, record)
+    if not theirs or not mine:
+        return "–"
+    gain = theirs / mine if job.kind in LOWER_IS_BETTER else mine / theirs
+    return f"{gain:.1f} ×"
+
+
+def _share(record: dict[str, Any]) -> str:
+    share = record.get("details", {}).get("mfu", record.get("share_of_floor"))
+    return "–" if share is None else f"{share:.0%}"
+
+
+def _memory(record: dict[str, Any], peer: Measured | None) -> str:
+    size = record.get("peak_reserved_bytes")
+    if size is None:
+        return "–"
+    theirs = None if peer is None else peer.record.get("peak_allocated_bytes")
+    return f"{size / 2**30:.0f} GiB" + (f" (peer {theirs / 2**30:.0f})" if theirs else "")
+
+
+def _commit(document: dict[str, Any]) -> str:
+    code = document["code"]
+    if not code["commit"]:
+        return "–"
+    return f"`{code['commit'][:7]}`" + (" +" if code.get("is_changed") else "")
+
+
+def _peer_versions(document: dict[str, Any]) -> str:
+    found: dict[str, str] = {}
+    for record in document["jobs"]:
+        found |= {k: v for k, v in record.get("versions", {}).items() if k in ("vllm", "trl")}
+    names = {"vllm": "vLLM", "trl": "TRL"}
+    return ", ".join(f"{names[k]} {v}" for k, v in sorted(found.items())) + " in the same run"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Child processes: what they leave is taken in, and none is dropped or left behind."""
+
+import sys
+from argparse import Namespace
+
+import pytest
+import run
+from children import records_of, result_of
+from peer_jobs import peer_records
+
+WRITES = "import json, sys; open(sys.argv[-1], 'w').write(json.dumps({'median_s': 1.5}))"
+FAILS = "import sys; sys.exit('error: no kernel for this device')"
+
+
+def test_a_result_file_becomes_a_record() -> None:
+    got = result_of([sys.executable, "-c", WRITES], timeout_s=60)
+    assert (got["status"], got["median_s"]) == ("ok", 1.5)
+    assert got["wall_s"] > 0
+
+
+def test_a_failing_child_is_recorded_with_its_last_line() -> None:
+    got = result_of([sys.executable, "-c", FAILS], timeout_s=60)
+    assert (got["status"], got["error"]) == ("failed", "error: no kernel for this device")
+
+
+def test_a_child_that_writes_and_then_fails_has_failed() -> None:
+    got = result_of([sys.executable, "-c", f"{WRITES}; sys.exit(3)"], timeout_s=60)
+    assert got["status"] == "failed"
+
+
+def test_a_child_that_hangs_is_ended() -> None:
+    got = result_of([sys.executable, "-c", "import time; time.sleep(600)"], timeout_s=0.5)
+    assert (got["status"], got["error"]) == ("failed", "ended after 0 s")
+
+
+def test_records_come_before_the_failure_and_other_output_is_ignored() -> None:
+    source = """
+import json, sys
+print("loading weights")
+print(json.dumps({"record": True, "job": "a"}), flush=True)
+sys.exit("error: out of memory")
+"""
+    got = list(records_of([sys.executable, "-c", source], timeout_s=60))
+    assert got[0] == {"status": "ok", "record": True, "job": "a"}
+    assert (got[1]["status"], got[1]["error"]) == ("failed", "error: out of memory")
+    assert len(got) == 2
+
+
+@pytest.fixture
+def arguments() -> Namespace:
+    return Namespace(
+        shape="tiny", peer_settings="best,rl", trl_micro=None, peer_repeats=1, peer_path=None,
+        peer_timeout=60.0, budget=float("inf"), no_project=False, peers=False,
+    )  # fmt: skip
+
+
+def test_every_job_that_a_peer_did_not_do_has_its_error(arguments, monkeypatch) -> None:
+    def one_record(command, **_):
+        yield {"status": "ok", "record": True, "job": "rollout-0.5b-2x2-8+4", "who": "vllm-best"}
+        yield {"status": "failed", "error": "boom", "log_tail": []}
+
+    monkeypatch.setattr("peer_jobs.records_of", one_record)
+    jobs = [run.parse(name) for name in ("rollout-0.5b-2x2-8+4", "mixed-0.5b", "gap-0.5b")]
+    got = [(r["job"], r["who"], r["status"], r.get("error")) for r in
+           peer_records(jobs, arguments, lambda: False)]  # fmt: skip
+    assert got == [
+        ("rollout-0.5b-2x2-8+4", "vllm-best", "ok", None),
+        ("rollout-0.5b-2x2-8+4", "vllm-rl", "failed", "boom"),
+        ("mixed-0.5b", "vllm-best", "failed", "boom"),
+    ]
+
+
+def test_after_the_budget_jobs_are_named_and_not_started(arguments, monkeypatch) -> None:
+    started = []
+
+    def record(name, *_):
+        started.append(name)
+        return {"status": "ok"}
+
+    monkeypatch.setattr(run, "project_record", record)
+    arguments.budget, arguments.peers = 0.0, True
+    jobs = [run.parse("step-0.5b")]
+    got = list(run.records(jobs, arguments, start=-1.0))
+    assert started == []
+    assert [(r["job"], r["who"], r["status"]) for r in got] == [
+        ("step-0.5b", "pellucid", "not started"),
+        ("step-0.5b", "trl", "not started"),
+    ]
+
+
+def test_the_file_is_complete_after_every_job(tmp_path, capsys) -> None:
+    import json
+
+    report = run.Report(tmp_path / "gpu.json", {"jobs": []})
+    ok = {"job": "step-0.5b", "who": "trl", "status": "ok", "median_s": 2.0, "tokens_per_s": 9.0}
+    failed = {"job": "gap-0.5b", "who": "pellucid", "status": "failed", "error": "boom"}
+    for number, record in enumerate((ok, failed), start=1):
+        report.add(record)
+        assert len(json.loads(report.path.read_text())["jobs"]) == number
+    assert "FAILED: boom" in capsys.readouterr().out

@@ -1,0 +1,48 @@
+"""Names of jobs, and the work every system gets."""
+
+from statistics import mean
+
+import pytest
+import workload
+from jobs import JOBS, parse
+
+
+def test_a_rollouts_name_says_its_sizes() -> None:
+    job = parse("rollout-7b-4x16-128+256")
+    assert (job.kind, job.shape, job.prompts, job.group) == ("rollout", "7b", 4, 16)
+    assert (job.prompt, job.new, job.rows) == (128, 256, 64)
+
+
+def test_every_listed_job_parses_to_itself_once() -> None:
+    assert [parse(name).name for name in JOBS] == list(JOBS)
+    assert len(set(JOBS)) == len(JOBS)
+
+
+@pytest.mark.parametrize(
+    "name", ["rollout-0.5b", "rollout-3b-4x16-128+256", "step-9b", "sing-7b", "rollout-7b-0x1-1+1"]
+)
+def test_an_unknown_job_is_refused_with_its_name(name) -> None:
+    with pytest.raises(ValueError, match=name.replace("+", r"\+")):
+        parse(name)
+
+
+def test_a_rehearsal_is_small_and_keeps_the_name() -> None:
+    for name in JOBS:
+        small = parse(name).shrunk()
+        assert small.name == name
+        assert small.rows * (small.prompt + small.new) <= 4 * 30
+
+
+def test_mixed_lengths_have_the_stated_mean_and_stay_in_bounds() -> None:
+    limits = workload.mixed_limits(100_000)
+    assert min(limits) >= 1
+    assert max(limits) == 2048
+    assert mean(limits) == pytest.approx(300, rel=0.02)  # clipping takes a little
+    assert limits[:1024] == workload.mixed_limits(1024)
+
+
+def test_prompts_are_the_same_for_everyone_and_leave_out_special_tokens() -> None:
+    prompts = workload.prompts(2, 50, 151_936)
+    assert prompts == workload.prompts(2, 50, 151_936)
+    assert prompts[0] != prompts[1]
+    assert max(max(p) for p in prompts) < 149_936

@@ -1,0 +1,78 @@
+"""Every kind of job, rehearsed with a tiny model on a CPU."""
+
+import pytest
+import rollout_jobs
+import torch
+import train_jobs
+import worker
+from jobs import parse
+from measure import Setting
+from shapes import SPECS
+
+from pellucid.records import Request
+
+CPU = Setting(
+    device=torch.device("cpu"), spec=SPECS["tiny"], repeats=2, warmups=0, tokens_per_pack=64
+)
+FIELDS = {"repeats", "median_s", "tokens_per_s", "floor_s", "share_of_floor", "settings", "details"}
+
+
+def test_a_rollout_reports_every_repeat_and_its_floor() -> None:
+    got = rollout_jobs.rollout(parse("rollout-0.5b-2x2-8+4"), CPU)
+    assert got.keys() >= FIELDS
+    assert [r["tokens"] for r in got["repeats"]] == [16, 16]
+    assert got["share_of_floor"] == pytest.approx(got["floor_s"] / got["median_s"])
+
+
+@pytest.mark.skipif(
+    "limits" not in Request.__dataclass_fields__, reason="one limit for all samples"
+)
+def test_a_mixed_job_keeps_each_samples_limit() -> None:
+    job = parse("mixed-0.5b").shrunk()
+    got = rollout_jobs.mixed(job, CPU)
+    assert got["details"]["longest"] <= job.new
+    assert got["repeats"][0]["tokens"] < job.rows * job.new
+
+
+def test_a_step_is_its_rollout_and_its_update() -> None:
+    got = train_jobs.step(parse("step-0.5b").shrunk(), CPU)
+    for repeat in got["repeats"]:
+        assert repeat["seconds"] == pytest.approx(repeat["rollout_s"] + repeat["update_s"])
+    assert got["details"]["last_metrics"]["grad_norm"] > 0
+
+
+def test_training_counts_what_is_fed() -> None:
+    job = parse("train-0.5b").shrunk()
+    got = train_jobs.train(job, CPU)["details"]
+    plain = job.rows * (job.prompt + job.new - 1)
+    shared = job.prompts * (job.prompt - 1) + job.rows * job.new
+    assert got["counted_fed_tokens"] == (shared if got["shares_prompts"] else plain)
+    assert got["seen_fed_tokens"] >= got["counted_fed_tokens"]
+    assert got["mfu"] > 0
+
+
+def test_training_without_optimizer_states_leaves_the_weights_alone(monkeypatch) -> None:
+    monkeypatch.setattr(train_jobs, "states_fit", lambda setting: False)
+    monkeypatch.setattr(train_jobs.update_module, "Optimizer", train_jobs.update_module.Optimizer)
+    got = train_jobs.train(parse("train-7b").shrunk(), CPU)
+    assert got["settings"]["has_optimizer"] is False
+
+
+def test_the_gap_of_a_float32_model_is_small_and_both_modes_are_reported() -> None:
+    got = train_jobs.gap(parse("gap-0.5b").shrunk(), CPU)
+    assert 0.0 <= got["details"]["normal"]["mean_gap"] < 1e-5
+    exact = got["details"]["exact"]
+    assert "error" in exact or exact["max_gap"] == 0.0
+
+
+def test_a_long_prompt_is_measured_with_and_without_sharing() -> None:
+    got = rollout_jobs.long_prompt(parse("long-prompt-1.5b").shrunk(), CPU)
+    details = got["details"]
+    assert details["gain"] == pytest.approx(details["alone"]["median_s"] / got["median_s"])
+    assert got["floor_s"] < details["alone"]["floor_s"]
+
+
+def test_the_machine_is_described() -> None:
+    got = worker.describe(torch.device("cpu"), repeats=1)
+    assert got["ceilings"]["copy_bytes_per_s"] > 0
+    assert got["ceilings"]["matmul_flops_per_s"] > 0
