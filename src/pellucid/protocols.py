@@ -41,6 +41,10 @@ class Tokenizer(Protocol):
         """Text without special tokens."""
         ...
 
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of each row, faster."""
+        ...
+
     def chat(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:

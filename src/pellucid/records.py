@@ -101,6 +101,8 @@ class Request:
     """63-bit ids from `sample_id`: with the run's seed and the position they determine every
     token.
     """
+    limits: tuple[int, ...] | None = None
+    """Most new tokens of each sample; None: `SamplingParams.max_new_tokens`, which none exceeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

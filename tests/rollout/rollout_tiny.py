@@ -21,6 +21,9 @@ class LetterTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.texts[i] for i in ids)
 
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [self.decode(row) for row in rows]
+
 
 def tiny_spec(**changes: object) -> ModelSpec:
     fields: dict[str, object] = {

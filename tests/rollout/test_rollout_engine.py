@@ -181,9 +181,7 @@ def test_progress_rises_to_the_total_and_nothing_asked_is_nothing_done(model, to
 def test_training_still_works_after_a_rollout(model, tokenizer) -> None:
     InProcessEngine(model, tokenizer).generate(requests(), SamplingParams(max_new_tokens=4), seed=0)
     packed = PackedCausal(torch.tensor([3]))
-    model.head(model(torch.tensor([1, 2, 3]), packed)).logsumexp(
-        -1
-    ).sum().backward()
+    model.head(model(torch.tensor([1, 2, 3]), packed)).logsumexp(-1).sum().backward()
     assert model.blocks[0].attention.qkv.weight.grad is not None
 
 

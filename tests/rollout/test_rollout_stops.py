@@ -24,9 +24,10 @@ class ByteTokenizer:
 
 def walk(rule: StopRule, ids: list[int]) -> tuple[int, StopReason] | None:
     """Feeds one row token by token, as the engine does: (tokens kept, reason)."""
+    limit = np.array([rule.params.max_new_tokens])
     for n in range(1, len(ids) + 1):
-        if len(rule.suspects(np.array([ids[n - 1]]), np.array([n]))):
-            reason = rule.reason(ids[:n])
+        if len(rule.suspects(np.array([ids[n - 1]]), np.array([n]), limit)):
+            reason = rule.reason(ids[:n], int(limit[0]))
             if reason is not None:
                 return n, reason
     return None
@@ -75,5 +76,6 @@ def test_the_end_token_comes_first_and_the_length_last() -> None:
 def test_only_tokens_that_may_complete_a_stop_string_are_looked_at() -> None:
     rule = StopRule(ByteTokenizer(), 300, SamplingParams(stop=("</a>",), max_new_tokens=100))
     batch = np.array(list(b"xy>a<>"))
-    assert rule.suspects(batch, np.full(6, 5)).tolist() == [2, 5]
-    assert rule.suspects(batch, np.array([5, 100, 5, 5, 5, 5])).tolist() == [1, 2, 5]
+    limits = np.full(6, 100)
+    assert rule.suspects(batch, np.full(6, 5), limits).tolist() == [2, 5]
+    assert rule.suspects(batch, np.array([5, 100, 5, 5, 5, 5]), limits).tolist() == [1, 2, 5]

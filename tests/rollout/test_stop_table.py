@@ -129,11 +129,6 @@ def test_tokenizers_whose_text_is_not_their_bytes_have_no_table(embedded):
     assert StopTable.build(embedded, 800, ("x" * 2**15,)) is None
 
 
-def test_a_table_is_built_once(embedded):
-    first = StopTable.build(embedded, 743, ["</answer>"])
-    assert StopTable.build(embedded, 743, ("</answer>",)) is first
-
-
 def test_the_automaton_over_bytes_finds_what_find_finds():
     rng = random.Random(2)
     for _ in range(200):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from pellucid.errors import UserError
+from pellucid.kernels.available import triton_ready
 from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
@@ -14,19 +16,24 @@ from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.generation import Generation, decoded_context
 from pellucid.rollout.step import DecodeStep
 
+if TYPE_CHECKING:
+    from pellucid.rollout.resident_engine import ResidentEngine
+
 SPARE_CPU_BYTES = 2**29
 """On a CPU keys and values up to this size stay allocated for the next call: first touches of fresh
 memory cost a small model a tenth of its time."""
 SPARE_CUDA_FRAC = 0.125
-"""Share of a CUDA device's memory that may stay allocated between calls, with captured graphs."""
+"""Share of a CUDA device's memory that may stay allocated between calls on the plain path."""
 
 
 class InProcessEngine:
     """Implements `protocols.Engine`: batched decoding, continuous refill, counter-based sampling.
 
-    A completion depends on the weights, the prompt, the parameters, the seed and its sample id: not
-    on the other requests, their order, or the number of slots (up to rounding of the logits, which
-    on most kernels depends on the batch).
+    Where the kernels run, the loop lives on the device (`rollout.resident`); elsewhere, and for
+    what they do not support, the host leads it (`rollout.generation`). Both draw the same tokens
+    from the same logits. A completion depends on the weights, the prompt, the parameters, the seed
+    and its sample id: not on the other requests, their order, or the number of slots (up to
+    rounding of the logits, which on most kernels depends on the batch).
     """
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int = 512) -> None:
@@ -37,6 +44,7 @@ class InProcessEngine:
         self.tokenizer = tokenizer
         self.slots = slots
         self._spare: DecodeStep | None = None
+        self._resident = self._new_resident()
         self.refresh()
 
     def refresh(self) -> None:
@@ -65,26 +73,48 @@ class InProcessEngine:
         # made inside.
         self.model.reserve_context(decoded_context(longest, params.max_new_tokens, is_cuda=is_cuda))
         with torch.inference_mode():
-            if self._packing is None:
-                self._packing = Packing(self.model)
-            # While it runs nothing is spare: if it fails, what it leaves may hold NaN.
-            spare, self._spare = self._spare, None
-            generation = Generation(
-                self.model,
-                self._packing.head,
-                self.tokenizer,
-                requests,
-                params,
-                seed=seed,
-                slots=self.slots,
-                spare=spare,
-            )
-            del spare
-            with self._packing.attached():
-                completions = generation.run(progress)
+            if self._resident is not None and self._resident.can_serve(params):
+                return self._resident.generate(requests, params, seed=seed, progress=progress)
+            return self._generate_plainly(requests, params, seed, progress)
+
+    def _generate_plainly(
+        self,
+        requests: Sequence[Request],
+        params: SamplingParams,
+        seed: int,
+        progress: ProgressFn | None,
+    ) -> list[list[Completion]]:
+        if self._packing is None:
+            self._packing = Packing(self.model)
+        # While it runs nothing is spare: if it fails, what it leaves may hold NaN.
+        spare, self._spare = self._spare, None
+        generation = Generation(
+            self.model,
+            self._packing.head,
+            self.tokenizer,
+            requests,
+            params,
+            seed=seed,
+            slots=self.slots,
+            spare=spare,
+        )
+        del spare
+        with self._packing.attached():
+            completions = generation.run(progress)
         if generation.step.cache.num_bytes <= self._spare_bytes():
             self._spare = generation.step
         return completions
+
+    def _new_resident(self) -> ResidentEngine | None:
+        """The engine on the device, where its kernels run and fit the model."""
+        weight = self.model.embedding.weight
+        if weight.dtype != torch.bfloat16 or not triton_ready(weight.device):
+            return None
+        from pellucid.rollout.resident_engine import ResidentEngine, supports
+
+        if not supports(self.model.spec):
+            return None
+        return ResidentEngine(self.model, self.tokenizer, slots=self.slots)
 
     def _spare_bytes(self) -> int:
         device = self.model.embedding.weight.device
@@ -100,6 +130,17 @@ class InProcessEngine:
             length = len(request.prompt_ids)
             if length == 0:
                 raise UserError(f"prompt {number} is empty: give it at least one token")
+            limits = request.limits
+            if limits is not None and len(limits) != len(request.sample_ids):
+                raise UserError(
+                    f"prompt {number} has {len(limits)} limits for {len(request.sample_ids)} "
+                    "samples: give one each"
+                )
+            if limits and not 1 <= min(limits) <= max(limits) <= params.max_new_tokens:
+                raise UserError(
+                    f"prompt {number} has limits outside 1 … {params.max_new_tokens}: "
+                    "raise max_new_tokens"
+                )
             if length + params.max_new_tokens > context:
                 room = context - length
                 remedy = f"lower max_new_tokens to {room} or " if room > 0 else ""

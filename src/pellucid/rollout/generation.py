@@ -23,6 +23,7 @@ from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams, StopReason
 from pellucid.rollout.cache import Extent, KVCache
+from pellucid.rollout.memory import free_bytes
 from pellucid.rollout.philox import uniforms
 from pellucid.rollout.prefill import PromptStore
 from pellucid.rollout.sampling import Sampler
@@ -63,7 +64,7 @@ class Generation:
         # On a CPU room grows with the completions; on CUDA addresses must not change.
         own = self._round(params.max_new_tokens if self.is_cuda else 1)
         if self.is_cuda:
-            free = _free_bytes(self.device) + (spare.cache.num_bytes if spare is not None else 0)
+            free = free_bytes(self.device) + (spare.cache.num_bytes if spare is not None else 0)
             slots = _fitting_slots(model, slots, longest + own, free)
         self.scheduler = Scheduler([len(r.sample_ids) for r in requests], slots)
         rows = self.scheduler.rows
@@ -81,6 +82,7 @@ class Generation:
         self.sample_ids = np.zeros(rows, dtype=np.uint64)
         self.prompt_lengths = np.zeros(rows, dtype=np.int64)
         self.num_generated = np.zeros(rows, dtype=np.int64)
+        self.limits = np.zeros(rows, dtype=np.int64)
         self.is_live = np.zeros(rows, dtype=bool)
         self.tokens = np.zeros((rows, params.max_new_tokens), dtype=np.int32)
         self.logprobs = np.zeros((rows, params.max_new_tokens), dtype=np.float32)
@@ -114,6 +116,10 @@ class Generation:
         self.prompt_lengths[slots] = lengths
         ids = [r.sample_ids[a.seat.index] for r, a in zip(asked, arrivals, strict=True)]
         self.sample_ids[slots] = np.array(ids, dtype=np.uint64)
+        self.limits[slots] = [
+            r.limits[a.seat.index] if r.limits is not None else self.params.max_new_tokens
+            for r, a in zip(asked, arrivals, strict=True)
+        ]
         self.num_generated[slots] = 0
         self.is_live[slots] = True
         step, where = self.step, self._upload(slots)
@@ -166,10 +172,10 @@ class Generation:
         self.logprobs[live, place] = logprobs
         self.num_generated[live] = place + 1
         ended: list[int] = []
-        for i in self.stops.suspects(tokens, place + 1):
+        for i in self.stops.suspects(tokens, place + 1, self.limits[live]):
             slot = int(live[i])
             token_ids = self.tokens[slot, : place[i] + 1].tolist()
-            reason = self.stops.reason(token_ids)
+            reason = self.stops.reason(token_ids, int(self.limits[slot]))
             if reason is not None:
                 self._finish(slot, token_ids, reason)
                 ended.append(slot)
@@ -195,7 +201,7 @@ class Generation:
         if not moves:
             return
         sources, targets = np.array(moves).T
-        lengths = (self.prompt_lengths, self.num_generated)
+        lengths = (self.prompt_lengths, self.num_generated, self.limits)
         for array in (*lengths, self.sample_ids, self.is_live, self.tokens, self.logprobs):
             array[targets] = array[sources]
         self.is_live[sources] = False
@@ -246,12 +252,6 @@ def _new_step(model: Decoder, head: Tensor, extent: Extent, params: SamplingPara
     cache = KVCache(model.spec, extent, dtype=weight.dtype, device=weight.device)
     sampler = Sampler(model.spec.vocab_size, params, weight.device)
     return DecodeStep(model, head, cache, sampler, WINDOW)
-
-
-def _free_bytes(device: torch.device) -> int:
-    """What can be allocated: the driver's free memory and what torch holds without using it."""
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def _fitting_slots(model: Decoder, slots: int, positions: int, free: int) -> int:

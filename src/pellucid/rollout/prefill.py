@@ -8,7 +8,7 @@ Shapes: R layers, T tokens, J key/value heads, K head dimension, L prompt tokens
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from pellucid.model.attention import PackedCausal
 from pellucid.model.rope import Rotation
 from pellucid.model.transformer import Decoder
 from pellucid.records import Request
+from pellucid.rollout.arena import KVArena, PrefillAttention
 
 CPU_TOKENS, CUDA_TOKENS = 2048, 16384
 """Prompt tokens run at once: enough to keep the device busy, little enough to keep activations
@@ -85,3 +86,27 @@ class _Recorder:
         self.keys.append(k)
         self.values.append(v)
         return self.packed.attend(q, k, v)
+
+
+def prefill_bodies(model: Decoder, arena: KVArena, requests: Sequence[Request]) -> None:
+    """Runs the bodies of all prompts and stores their keys and values end to end."""
+    first = 0
+    for bodies in _batches([r.prompt_ids[:-1] for r in requests]):
+        lengths = torch.tensor([len(body) for body in bodies])
+        packed = PackedCausal(lengths.to(arena.own.device))
+        flat = torch.tensor([t for body in bodies for t in body])
+        model(flat.to(arena.own.device), PrefillAttention(arena, packed, first))
+        first += len(flat)
+
+
+def _batches(bodies: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Bodies that are not empty, in order, as many at a time as are worth running together."""
+    batch: list[tuple[int, ...]] = []
+    for body in bodies:
+        if batch and sum(map(len, batch)) + len(body) > CUDA_TOKENS:
+            yield batch
+            batch = []
+        if body:
+            batch.append(body)
+    if batch:
+        yield batch

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +20,6 @@ from pellucid.protocols import Tokenizer
 
 START = 0
 """State of a completion without tokens."""
-TABLES_KEPT = 4
-"""Tables of the last calls that stay in memory: training and evaluation alternate."""
 
 
 class StopTable(NamedTuple):
@@ -41,26 +38,21 @@ class StopTable(NamedTuple):
 
     @classmethod
     def build(cls, tokenizer: Tokenizer, vocab_size: int, stops: Sequence[str]) -> StopTable | None:
-        """Table over the `vocab_size` ids of a model, kept for the next call; do not write to it.
+        """Table over the `vocab_size` ids of a model; half a second for 150,000: keep it.
 
         None where it could differ from what the decoded text shows: the tokenizer's text is not
         the bytes of its tokens side by side, or a stop string holds U+FFFD, which stands in the
         text for broken bytes. None as well for stop strings of more than 32 kB together.
         """
-        return _build(tokenizer, vocab_size, tuple(stops))
-
-
-@lru_cache(maxsize=TABLES_KEPT)
-def _build(tokenizer: Tokenizer, vocab_size: int, stops: tuple[str, ...]) -> StopTable | None:
-    assert stops, "without stop strings there is nothing to follow"
-    assert all(stops), "an empty stop string would end every completion"
-    token_bytes = getattr(tokenizer, "token_bytes", lambda: None)()
-    patterns = [stop.encode() for stop in stops]
-    if token_bytes is None or any("\ufffd" in stop for stop in stops):
-        return None
-    if sum(map(len, patterns)) + 2 > np.iinfo(np.int16).max:
-        return None
-    return StopTable(lift(automaton(patterns), token_bytes[:vocab_size], vocab_size))
+        assert stops, "without stop strings there is nothing to follow"
+        assert all(stops), "an empty stop string would end every completion"
+        token_bytes = getattr(tokenizer, "token_bytes", lambda: None)()
+        patterns = [stop.encode() for stop in stops]
+        if token_bytes is None or any("\ufffd" in stop for stop in stops):
+            return None
+        if sum(map(len, patterns)) + 2 > np.iinfo(np.int16).max:
+            return None
+        return cls(lift(automaton(patterns), token_bytes[:vocab_size], vocab_size))
 
 
 def automaton(patterns: Sequence[bytes]) -> NDArray[np.int16]:

@@ -40,25 +40,28 @@ class StopRule:
         self._anchor_text = tokenizer.decode(self._anchor)
 
     def suspects(
-        self, tokens: NDArray[np.int64], num_generated: NDArray[np.int64]
+        self,
+        tokens: NDArray[np.int64],
+        num_generated: NDArray[np.int64],
+        limits: NDArray[np.int64],
     ) -> NDArray[np.intp]:
         """Rows of a step that may have ended: newest `tokens` [B], completion lengths [B] with
-        them."""
+        them, and the most tokens each may have [B]."""
         kinds = self._kind[tokens]
         if self.params.stop and (kinds == UNKNOWN).any():
             for token in np.unique(tokens[kinds == UNKNOWN]):
                 self._kind[token] = SUSPECT if self._may_complete(int(token)) else HARMLESS
             kinds = self._kind[tokens]
-        is_full = num_generated >= self.params.max_new_tokens
+        is_full = num_generated >= limits
         return np.nonzero(self._is_eos[tokens] | (kinds == SUSPECT) | is_full)[0]
 
-    def reason(self, token_ids: Sequence[int]) -> StopReason | None:
+    def reason(self, token_ids: Sequence[int], limit: int) -> StopReason | None:
         """Why the completion ends with its newest token, None if it goes on."""
         if self._is_eos[token_ids[-1]]:
             return StopReason.EOS
         if self._kind[token_ids[-1]] == SUSPECT and self._has_stop(token_ids):
             return StopReason.STOP_STRING
-        return StopReason.LENGTH if len(token_ids) >= self.params.max_new_tokens else None
+        return StopReason.LENGTH if len(token_ids) >= limit else None
 
     def text(self, token_ids: Sequence[int], reason: StopReason) -> str:
         """The completion's text, without the end token, cut right after its stop string."""
@@ -66,6 +69,16 @@ class StopRule:
             return self.tokenizer.decode(token_ids[:-1])
         text = self.tokenizer.decode(token_ids)
         return text[: self._stop_end(text)] if reason is StopReason.STOP_STRING else text
+
+    def texts(self, rows: Sequence[Sequence[int]], reasons: Sequence[StopReason]) -> list[str]:
+        """`text` of many completions, decoded together."""
+        is_eos = [reason is StopReason.EOS for reason in reasons]
+        kept = [row[:-1] if ends else row for row, ends in zip(rows, is_eos, strict=True)]
+        texts = self.tokenizer.decode_batch(kept)
+        return [
+            text[: self._stop_end(text)] if reason is StopReason.STOP_STRING else text
+            for text, reason in zip(texts, reasons, strict=True)
+        ]
 
     def _has_stop(self, token_ids: Sequence[int]) -> bool:
         # The whole text is read only when the tail looks right: the tail's first character may be

@@ -1,0 +1,189 @@
+"""Decoding with the loop on the device: the host replays captured steps and looks at old counts.
+
+    prefill bodies -> seat the first samples -> replay a chunk, start copying the counts
+                                                -> read the counts of the chunk before -> …
+
+Stops, refill and compaction happen inside the step (`kernels.bookkeeping`). The host needs to know
+only how many rows are live, to choose a smaller shape once nothing waits: a count one chunk old is
+a safe upper bound then, because it cannot rise. It never waits for the chunk in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pellucid.errors import NumericsError
+from pellucid.model.transformer import Decoder
+from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.loop_buffers import Counts
+from pellucid.rollout.loop_state import NOT_FINITE, REASONS
+from pellucid.rollout.prefill import prefill_bodies
+from pellucid.rollout.resident_step import ResidentStep, StepShape
+from pellucid.rollout.stops import StopRule
+from pellucid.rollout.waves import Wave, round_rows
+
+CHUNK = 16
+"""Steps between two looks of the host: enough to hide its work."""
+TAIL_CHUNK, TAIL_ROWS = 4, 64
+"""With few rows left a step more is a share of what is left to do."""
+SPLIT = 256
+"""Bounds of a captured step are multiples of it: the split of the attention kernel."""
+
+
+class ResidentRollout:
+    """One call of the engine, over a step that outlives it."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        step: ResidentStep,
+        *,
+        seed: int,
+    ) -> None:
+        self.model, self.tokenizer, self.params, self.seed = model, tokenizer, params, seed
+        self.step, self.state = step, step.state
+        self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
+
+    def run(self, waves: Sequence[Wave], progress: ProgressFn | None) -> list[list[Completion]]:
+        """Decodes the waves one after another until every sample has ended."""
+        total = sum(wave.num_samples for wave in waves)
+        done: list[list[Completion]] = []
+        num_done = 0
+        for wave in waves:
+            prefill_bodies(self.model, self.step.arena, wave.requests)
+            self.state.reset(
+                wave.work(self.model.spec, self.params),
+                eos_ids=self.tokenizer.eos_ids,
+                seed=self.seed,
+                next_state=self.step.next_state,
+            )
+
+            def tell(finished: int, before: int = num_done) -> None:
+                if progress is not None:
+                    progress(before + finished, total)
+
+            self._decode(wave, tell)
+            done.extend(self._harvest(wave.requests))
+            num_done += wave.num_samples
+        return done
+
+    def _decode(self, wave: Wave, tell: Callable[[int], None]) -> None:
+        """Replays chunks until no row is live."""
+        rows = min(round_rows(wave.num_samples), self.state.capacity.slots)
+        self.state.start(rows)
+        body = _round_up(wave.longest_body)
+        look = _Look(self.state.read(), 0)
+        finished = 0
+        snapshots = _Snapshots(self.state.scalars)
+        while look.counts.live:
+            steps = self._chunk(look)
+            if steps == 0:  # all that was live has ended, or is about to
+                look = snapshots.newest()
+                continue
+            if look.counts.next_sample == look.counts.total:
+                rows = min(rows, round_rows(look.counts.live))
+            furthest = min(look.counts.max_own + look.ahead + steps, self.state.capacity.new_tokens)
+            self.step.run(StepShape(rows, _round_up(furthest), body), steps)
+            snapshots.take(steps)
+            look = snapshots.before_newest(look, steps)
+            self._check(look.counts, wave.requests)
+            if look.counts.finished > finished:
+                finished = look.counts.finished
+                tell(finished)
+        self._check(look.counts, wave.requests)
+        if finished < wave.num_samples:
+            tell(wave.num_samples)
+
+    def _chunk(self, look: _Look) -> int:
+        """Steps to run before the next look; 0: look again first."""
+        if look.counts.next_sample < look.counts.total:
+            return CHUNK
+        left = self.params.max_new_tokens - look.counts.max_own + 1 - look.ahead
+        return min(CHUNK if look.counts.live > TAIL_ROWS else TAIL_CHUNK, max(left, 0))
+
+    def _harvest(self, requests: Sequence[Request]) -> list[list[Completion]]:
+        """The completions of a wave, from the buffers of the device."""
+        state = self.state
+        ids = [i for request in requests for i in request.sample_ids]
+        lengths = state.out_length[: len(ids)].tolist()
+        longest = max(lengths)
+        tokens = state.out_tokens[: len(ids), :longest].cpu().numpy()
+        logprobs = state.out_logprobs[: len(ids), :longest].cpu().numpy()
+        reasons = [REASONS[code] for code in state.out_reason[: len(ids)].tolist()]
+        rows = [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
+        texts = self.stops.texts(rows, reasons)
+        completions = iter(
+            Completion(
+                sample_id=ids[i],
+                token_ids=tuple(rows[i]),
+                logprobs=tuple(logprobs[i, : lengths[i]].tolist()),
+                stop=reasons[i],
+                text=texts[i],
+            )
+            for i in range(len(ids))
+        )
+        return [[next(completions) for _ in request.sample_ids] for request in requests]
+
+    def _check(self, counts: Counts, requests: Sequence[Request]) -> None:
+        if not counts.bad:
+            return
+        sample = counts.bad - 1
+        owners = np.repeat(np.arange(len(requests)), [len(r.sample_ids) for r in requests])
+        ids = [i for request in requests for i in request.sample_ids]
+        assert int(self.state.out_reason[sample]) == NOT_FINITE, "the first bad sample has ended"
+        raise NumericsError(
+            f"logits of the rollout hold NaN or infinity: request {owners[sample]}, "
+            f"sample {ids[sample]}, token {int(self.state.out_length[sample]) - 1}"
+        )
+
+
+class _Look(NamedTuple):
+    """Counts as they were, and how many steps were started since."""
+
+    counts: Counts
+    ahead: int
+
+
+class _Snapshots:
+    """Copies of the counts on their way to the host, two at most."""
+
+    def __init__(self, scalars: torch.Tensor) -> None:
+        self.scalars = scalars
+        pinned = scalars.is_cuda
+        shape = tuple(scalars.shape)
+        self.hosts = [torch.zeros(shape, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
+        self.events = [torch.cuda.Event() for _ in range(2)] if pinned else []
+        self.taken = 0
+
+    def take(self, steps: int) -> None:
+        """Starts copying the counts as they will be after the `steps` just started."""
+        place = self.taken % 2
+        self.hosts[place].copy_(self.scalars, non_blocking=True)
+        if self.events:
+            self.events[place].record()
+        self.taken += 1
+
+    def before_newest(self, first: _Look, steps: int) -> _Look:
+        """The snapshot before the newest: the one whose steps have been running all along."""
+        if self.taken < 2:
+            return _Look(first.counts, first.ahead + steps)
+        return self._read(self.taken - 2, steps)
+
+    def newest(self) -> _Look:
+        return self._read(self.taken - 1, 0)
+
+    def _read(self, number: int, ahead: int) -> _Look:
+        if self.events:
+            self.events[number % 2].synchronize()
+        return _Look(Counts(*self.hosts[number % 2].tolist()), ahead)
+
+
+def _round_up(length: int) -> int:
+    return -(-length // SPLIT) * SPLIT

@@ -1,0 +1,99 @@
+"""The engine whose loop runs on the device: what outlives a call, and what each call needs.
+
+Keys, values, loop state and captured steps stay at their addresses from call to call, beside the
+weights that the trainer changes in place: an optimiser step is in the next token without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.kernels.attention import supports as supports_attention
+from pellucid.model.spec import ModelSpec
+from pellucid.model.transformer import Decoder
+from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.loop_buffers import Capacity
+from pellucid.rollout.memory import free_bytes
+from pellucid.rollout.resident import ResidentRollout
+from pellucid.rollout.resident_step import ResidentStep
+from pellucid.rollout.stop_table import StopTable
+from pellucid.rollout.waves import Wave, plan_waves
+
+MEMORY_FRAC = 0.85
+"""Share of the free memory that keys and values may take."""
+
+
+class ResidentEngine:
+    """Serves calls of `InProcessEngine` on CUDA."""
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int) -> None:
+        self.model, self.tokenizer, self.slots = model, tokenizer, slots
+        self._step: ResidentStep | None = None
+        self._tables: dict[tuple[str, ...], NDArray[np.int16] | None] = {}
+
+    def can_serve(self, params: SamplingParams) -> bool:
+        """Stop strings need a tokenizer whose tokens are bytes."""
+        return not params.stop or self._stop_table(params.stop) is not None
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        params: SamplingParams,
+        *,
+        seed: int,
+        progress: ProgressFn | None = None,
+    ) -> list[list[Completion]]:
+        """Completions in the order of the requests; see `InProcessEngine.generate`."""
+        step, waves = self._prepare(requests, params)
+        rollout = ResidentRollout(self.model, self.tokenizer, params, step, seed=seed)
+        completions = rollout.run(waves, progress)
+        self._step = step
+        return completions
+
+    def release(self) -> None:
+        """Gives back keys, values and captured steps; the next call makes them anew."""
+        self._step = None
+
+    def _prepare(
+        self, requests: Sequence[Request], params: SamplingParams
+    ) -> tuple[ResidentStep, list[Wave]]:
+        # While a call runs nothing is kept: if it fails, what it leaves may hold NaN.
+        spare, self._step = self._step, None
+        weight = self.model.head.weight
+        kept = spare.arena.num_bytes if spare is not None else 0
+        waves, size = plan_waves(
+            requests,
+            params,
+            self.model.spec,
+            slots=self.slots,
+            budget=int(MEMORY_FRAC * (free_bytes(weight.device) + kept)),
+            element_size=weight.element_size(),
+        )
+        table = self._stop_table(params.stop) if params.stop else None
+        capacity = Capacity(
+            slots=size.slots,
+            samples=max(wave.num_samples for wave in waves),
+            prompts=max(len(wave.requests) for wave in waves),
+            new_tokens=params.max_new_tokens,
+            vocab=self.model.spec.vocab_size,
+            stop_states=0 if table is None else len(table),
+        )
+        if spare is not None and spare.fits(self.model, params, size, capacity, table):
+            return spare, waves
+        del spare  # gives its memory back first
+        return ResidentStep(self.model, params, size, capacity, table), waves
+
+    def _stop_table(self, stops: tuple[str, ...]) -> NDArray[np.int16] | None:
+        if stops not in self._tables:
+            table = StopTable.build(self.tokenizer, self.model.spec.vocab_size, stops)
+            self._tables[stops] = None if table is None else table.next_state
+        return self._tables[stops]
+
+
+def supports(spec: ModelSpec) -> bool:
+    """Whether the kernels are made for a model of this shape."""
+    return supports_attention(spec.head_dim, spec.num_heads, spec.num_kv_heads)

@@ -1,0 +1,200 @@
+"""One decoding step that needs no host: model, head, draw, stops, refill, all on the device.
+
+Captured once per shape as a CUDA graph and replayed; nothing of it changes between replays but what
+lies in its tensors. Shapes: S slots, B rows decoded (the first rows), H query heads, J key/value
+heads, K head dimension.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pellucid.algo.head import float32_logits
+from pellucid.kernels.attention import KeySource, attend_rows
+from pellucid.kernels.bookkeeping import advance
+from pellucid.kernels.head_sample import HeadSampler
+from pellucid.kernels.rope import rotate_append
+from pellucid.model.rope import Rotation
+from pellucid.model.transformer import Decoder
+from pellucid.records import SamplingParams
+from pellucid.rollout.arena import ArenaSize, KVArena
+from pellucid.rollout.loop_buffers import Capacity
+from pellucid.rollout.loop_state import LoopState
+from pellucid.rollout.sampling import Sampler
+
+log = logging.getLogger(__name__)
+
+
+class StepShape(NamedTuple):
+    """What is fixed in a captured step."""
+
+    rows: int
+    own: int
+    """Bound on the own positions of every live row, the new one included."""
+    body: int
+    """Bound on the prompt bodies."""
+
+
+class Draw(Protocol):
+    """hidden [B, D] and uniforms [B] -> tokens [B] int64 and log-probabilities [B] float32."""
+
+    def __call__(self, hidden: Tensor, u: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class ResidentStep:
+    """The step, the arena and the state it works on, and the shapes captured so far."""
+
+    def __init__(
+        self,
+        model: Decoder,
+        params: SamplingParams,
+        size: ArenaSize,
+        capacity: Capacity,
+        next_state: NDArray[np.int16] | None,
+    ) -> None:
+        """`next_state` [states, V]: the table of stop strings, None where there are none."""
+        weight = model.head.weight.detach()
+        self.model, self.params, self.next_state = model, params, next_state
+        self.device = weight.device
+        self.arena = KVArena(model.spec, size, dtype=weight.dtype, device=weight.device)
+        self.state = LoopState.sized(capacity, weight.device)
+        self.draw = new_draw(weight, params, size.slots)
+        self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
+        self._tables: list[Tensor] = []
+        """Rotation tables that captured steps read: they must outlive a longer one."""
+        self._can_capture = self.device.type == "cuda"
+        self._exact = model.exact
+
+    def fits(
+        self,
+        model: Decoder,
+        params: SamplingParams,
+        size: ArenaSize,
+        capacity: Capacity,
+        next_state: NDArray[np.int16] | None,
+    ) -> bool:
+        """Whether this step, with what it has captured, can serve another call."""
+        mine, theirs = ((p.temperature, p.top_k, p.top_p) for p in (self.params, params))
+        is_same = model is self.model and model.exact == self._exact and mine == theirs
+        has_room = all(a >= b for a, b in zip(self.state.capacity, capacity, strict=True))
+        has_table = next_state is None or next_state is self.next_state
+        return (
+            is_same
+            and has_room
+            and has_table
+            and self.state.capacity.vocab == capacity.vocab
+            and self.arena.fits(size, model.head.weight)
+        )
+
+    def run(self, shape: StepShape, num_steps: int) -> None:
+        """Advances all live rows by `num_steps` tokens, without waiting for the device."""
+        graph = self._graph(shape) if self._can_capture else None
+        for _ in range(num_steps):
+            if graph is not None:
+                graph.replay()
+            else:
+                self._step(shape)
+
+    def _step(self, shape: StepShape) -> None:
+        state = self.state
+        hidden = self.model(state.token[: shape.rows], SlotAttention(self.arena, state, shape))
+        tokens, logprobs = self.draw(hidden, state.uniform[: shape.rows])
+        advance(state, tokens, logprobs, shape.rows)
+
+    def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
+        """The captured step; None, for good, where capture fails."""
+        if shape in self._graphs:
+            return self._graphs[shape]
+        graph = torch.cuda.CUDAGraph()
+        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        # Kernels are compiled and libraries set up by a step outside the capture. Afterwards the
+        # rows are put back; what it wrote to the arena and to the outputs, the real step writes
+        # again.
+        saved = [row.clone() for row in self.state.volatile]
+        try:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self._step(shape)
+            torch.cuda.current_stream().wait_stream(stream)
+            self._put_back(saved)
+            with torch.cuda.graph(graph, pool=pool):
+                self._step(shape)
+        except RuntimeError as error:
+            log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
+            self._can_capture = False
+            self._put_back(saved)
+            return None
+        self._tables.append(self.model.rotation().table)
+        self._graphs[shape] = graph
+        return graph
+
+    def _put_back(self, saved: list[Tensor]) -> None:
+        for row, value in zip(self.state.volatile, saved, strict=True):
+            row.copy_(value)
+
+
+def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> Draw:
+    """Draws from hidden states with the output head [V, D]: fused unless the distribution is
+    truncated, which takes all its logits."""
+    if not params.top_k and params.top_p >= 1:
+        return HeadSampler(weight, temperature=params.temperature, max_rows=rows)
+    sampler = Sampler(len(weight), params, weight.device)
+    return lambda hidden, u: sampler(float32_logits(hidden, weight), u)
+
+
+class SlotAttention:
+    """The `attend` of a resident step: each row adds a token to its slot and looks back at its own
+    past and at the body of its prompt."""
+
+    def __init__(self, arena: KVArena, state: LoopState, shape: StepShape) -> None:
+        self.arena, self.shape, self.state = arena, shape, state
+        rows, spec, size = shape.rows, arena.spec, arena.size
+        slot_stride = spec.num_kv_heads * size.own * spec.head_dim
+        self.own_start = state.slot[:rows].long() * slot_stride
+
+    def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
+        spec, size, state, rows = self.arena.spec, self.arena.size, self.state, self.shape.rows
+        own_k, own_v = self.arena.own[0, layer], self.arena.own[1, layer]
+        q = rotate_append(
+            heads,
+            spec.num_heads,
+            spec.num_kv_heads,
+            rotation.table,
+            state.position[:rows],
+            own_k,
+            own_v,
+            state.slot[:rows],
+            state.own[:rows],
+        )
+        own = KeySource(
+            k=own_k,
+            v=own_v,
+            start=self.own_start,
+            length=state.own_length[:rows],
+            head_stride=size.own * spec.head_dim,
+            position_stride=spec.head_dim,
+        )
+        body = KeySource(
+            k=self.arena.prompts[0, layer],
+            v=self.arena.prompts[1, layer],
+            start=state.body_start[:rows],
+            length=state.body[:rows],
+            head_stride=size.prompt_tokens * spec.head_dim,
+            position_stride=spec.head_dim,
+        )
+        return attend_rows(
+            q,
+            own,
+            body,
+            state.group[:rows],
+            num_kv=spec.num_kv_heads,
+            max_own=self.shape.own,
+            max_prompt=self.shape.body,
+        )

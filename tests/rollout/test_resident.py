@@ -1,0 +1,125 @@
+"""The loop on the device, in Triton's interpreter: the same completions as the loop of the host."""
+
+from itertools import chain
+
+import pytest
+import torch
+from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
+
+from pellucid.errors import NumericsError
+from pellucid.records import Request, SamplingParams, StopReason
+from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.resident_engine import ResidentEngine
+
+
+class ByteLetters(LetterTokenizer):
+    def token_bytes(self):
+        return [text.encode() for text in self.texts]
+
+
+SPEC = tiny_spec(num_heads=2, num_kv_heads=1, head_dim=16)
+PARAMS = SamplingParams(temperature=1.0, max_new_tokens=9)
+
+
+def requests(groups=3, size=5, **more):
+    return [
+        Request(
+            prompt_ids=tuple(range(1, 3 + 4 * g)),
+            sample_ids=tuple(100 * g + k for k in range(size)),
+            **more,
+        )
+        for g in range(groups)
+    ]
+
+
+def both(model, wanted, params, *, slots, seed=7):
+    """(resident, plain) completions, request by request."""
+    model.reserve_context(model.spec.max_context)
+    resident = ResidentEngine(model, ByteLetters(), slots=slots)
+    with torch.inference_mode():
+        fast = resident.generate(wanted, params, seed=seed)
+    slow = InProcessEngine(model, ByteLetters(), slots=slots).generate(wanted, params, seed=seed)
+    return fast, slow
+
+
+def assert_same(fast, slow):
+    assert [len(row) for row in fast] == [len(row) for row in slow]
+    for mine, theirs in zip(chain(*fast), chain(*slow), strict=True):
+        assert mine.sample_id == theirs.sample_id
+        assert mine.token_ids == theirs.token_ids
+        assert (mine.stop, mine.text) == (theirs.stop, theirs.text)
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
+def test_tokens_are_those_of_the_host_loop_with_refill_and_compaction() -> None:
+    fast, slow = both(loud_model(SPEC), requests(), PARAMS, slots=8)
+    assert_same(fast, slow)
+    assert len({c.stop for row in fast for c in row}) > 1, "some end early, some do not"
+
+
+def test_stop_strings_are_found_on_the_device() -> None:
+    model = loud_model(SPEC, seed=3)
+    params = SamplingParams(temperature=1.0, max_new_tokens=12, stop=("b>c", "e", "</a>"))
+    fast, slow = both(model, requests(), params, slots=8)
+    assert_same(fast, slow)
+    assert any(c.stop is StopReason.STOP_STRING for row in fast for c in row)
+
+
+def test_each_sample_keeps_its_own_limit() -> None:
+    wanted = requests(size=3, limits=(1, 4, 9))
+    fast, slow = both(loud_model(SPEC), wanted, PARAMS, slots=8)
+    assert_same(fast, slow)
+    assert all(len(row[0].token_ids) == 1 for row in fast)
+
+
+def test_a_step_is_used_again_and_sees_new_weights() -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    engine = ResidentEngine(model, ByteLetters(), slots=8)
+    with torch.inference_mode():
+        first = engine.generate(requests(), PARAMS, seed=1)
+        step = engine._step
+        again = engine.generate(requests(), PARAMS, seed=1)
+        assert engine._step is step
+    assert first == again
+    with torch.no_grad():
+        model.blocks[0].mlp.down.weight.mul_(-1.0)
+    with torch.inference_mode():
+        changed = engine.generate(requests(), PARAMS, seed=1)
+    plain = InProcessEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=1)
+    assert changed != first
+    assert_same(changed, plain)
+
+
+def test_requests_that_do_not_fit_together_are_decoded_in_waves(monkeypatch) -> None:
+    token = 2 * SPEC.num_layers * SPEC.num_kv_heads * SPEC.head_dim * 4
+    monkeypatch.setattr(
+        "pellucid.rollout.resident_engine.free_bytes", lambda device: int(token * 60 / 0.85)
+    )
+    seen = []
+    plan = ResidentEngine._prepare
+    monkeypatch.setattr(ResidentEngine, "_prepare", lambda *a: seen.append(plan(*a)) or seen[-1])
+    fast, slow = both(loud_model(SPEC), requests(groups=5), PARAMS, slots=8)
+    assert len(seen[0][1]) > 1
+    assert_same(fast, slow)
+
+
+def test_progress_ends_with_every_sample() -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    told = []
+    with torch.inference_mode():
+        ResidentEngine(model, ByteLetters(), slots=8).generate(
+            requests(), PARAMS, seed=1, progress=lambda done, total: told.append((done, total))
+        )
+    assert told[-1] == (15, 15)
+    assert told == sorted(told)
+
+
+def test_bad_logits_are_named() -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    with torch.no_grad():
+        model.norm.weight[0] = float("nan")
+    with torch.inference_mode(), pytest.raises(NumericsError, match="request 0, sample 0, token 0"):
+        ResidentEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=1)
