@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,8 @@ def test_words_of_philox_meet_the_published_known_answers():
         outputs = torch.zeros(4, dtype=torch.uint32, device=DEVICE)
         words_of[(1,)](words, outputs)
         assert tuple(outputs.tolist()) == expected
+
+
+def test_only_pointers_come_before_the_number_of_rows():
+    names = list(inspect.signature(bookkeeping._advance.fn).parameters)
+    assert names[bookkeeping.POINTERS] == "rows"

@@ -82,10 +82,15 @@ SCALARS = ("next_sample", "total", "live", "max_own", "finished", "bad", "steps"
 """Scalars of the state in the order of the kernel's arguments."""
 
 
+POINTERS = 36
+"""Arguments of the kernel before `rows`."""
+
+
 # Pointers known to be aligned would make Triton give each thread neighbouring rows, and convert
 # between layouts through shared memory some thirty times.
 @triton.jit(
-    do_not_specialize=["rows", "new_tokens", "vocab"], do_not_specialize_on_alignment=range(64)
+    do_not_specialize=["rows", "new_tokens", "vocab"],
+    do_not_specialize_on_alignment=range(POINTERS),
 )
 def _advance(
     tokens,
