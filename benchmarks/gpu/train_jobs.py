@@ -44,6 +44,7 @@ from pellucid.errors import UserError
 from pellucid.model.transformer import Decoder
 from pellucid.records import Completion, Request
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.train.optimizer import Optimizer
 from pellucid.train.packing import TrainSequence
 from pellucid.train.update import PolicyUpdater
 
@@ -53,16 +54,15 @@ STATE_FRAC = 0.85
 """Weights and states may fill so much of the memory; the rest is for activations."""
 
 
-class GradientsOnly:
-    """Stands in for the optimiser where its state does not fit: forward and backward alone."""
+class GradientsOnly(Optimizer):
+    """For models whose moments do not fit: forward, backward and float32 gradients alone.
 
-    def __init__(self, model: torch.nn.Module, config: object) -> None:
-        self.parameters = list(model.parameters())
+    AdamW makes its moments at its first step, which never comes.
+    """
 
     def step(self, learning_rate: float, *, where: str) -> float:
         """Forgets the gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.clear_gradients()
         return 0.0
 
 
@@ -81,8 +81,8 @@ class FedTokens:
 def train(job: Job, setting: Setting) -> dict[str, Any]:
     """Updates on ready sequences of fixed length, packed, every advantage different from 0.
 
-    MFU counts what is necessary, by `floor.TRAINING_FORMULA`: not padding, not what is computed
-    again. Where the trainer is seen to feed a prompt once a group, so does the formula.
+    MFU counts what is necessary, by `floor.TRAINING_FORMULA`: a prompt once a group, no padding,
+    nothing computed twice. `seen_fed_tokens` is what really went through the decoder.
     """
     model = build_model(setting)
     has_optimizer = states_fit(setting)
@@ -99,11 +99,7 @@ def train(job: Job, setting: Setting) -> dict[str, Any]:
 
     repeats = repeat(work, setting)
     groups = [Group(prompt=job.prompt, completions=(job.new,) * job.group)] * job.prompts
-    plain = training_counts(groups, shares_prompts=False)
-    # A trainer that feeds less than plain packing does shares prompts; one that hides its passes
-    # is credited with no more than it needs.
-    shares = fed.count < plain.fed
-    counts = training_counts(groups, shares_prompts=shares)
+    counts = training_counts(groups, shares_prompts=True)
     flops = training_flops(setting.spec, counts)
     floor_s = training_floor_s(setting.spec, counts, has_optimizer=has_optimizer)
     seconds = median(r["seconds"] for r in repeats)
@@ -118,7 +114,7 @@ def train(job: Job, setting: Setting) -> dict[str, Any]:
             "flops": flops,
             "counted_fed_tokens": counts.fed,
             "seen_fed_tokens": fed.count,
-            "shares_prompts": shares,
+            "plain_fed_tokens": training_counts(groups, shares_prompts=False).fed,
             "fed_tokens_per_s": counts.fed / seconds,
         },
     )
