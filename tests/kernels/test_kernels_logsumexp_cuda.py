@@ -68,7 +68,7 @@ def test_values_and_gradients_are_those_of_float64(width: int, vocab: int) -> No
     torch.testing.assert_close(entropy.double(), exact_entropy, rtol=1e-5, atol=5e-5)
     scale = (coefficients.double() / TEMPERATURE).unsqueeze(1)
     grad = probabilities.mul_(-scale)
-    grad[torch.arange(ROWS), targets] += scale.squeeze(1)
+    grad[torch.arange(ROWS, device="cuda"), targets] += scale.squeeze(1)
     assert grad_weight is not None
     assert relative(grad_hidden, grad @ w) < 1e-2
     assert relative(grad_weight, grad.t() @ h) < 1e-2
@@ -92,7 +92,7 @@ def test_the_kernels_add_less_than_1e_5(vocab: int, temperature: float) -> None:
     assert (stats["entropy"].double() - entropy).abs().max() < 1e-5
     grad = torch.randn(300, device="cuda")
     want = -every.exp()
-    want[torch.arange(300), targets] += 1.0
+    want[torch.arange(300, device="cuda"), targets] += 1.0
     want *= grad.double().unsqueeze(1) / temperature
     for dtype, rounding in ((torch.float32, 1e-5), (torch.bfloat16, 2**-8)):
         out = torch.full_like(logits, float("nan"), dtype=dtype)

@@ -154,6 +154,8 @@ def test_a_gradient_may_be_added_in_float32_beside_autograd() -> None:
     model = make_model(torch.bfloat16)
     optimizer = Optimizer(model, CONFIG)
     weight = model[2].weight
+    backward(model, 0)  # whichever comes first, autograd or the sum, makes the buffer
+    optimizer.clear_gradients()
     total = optimizer.float32_grad(weight)
     assert total is not None
     assert total.dtype == torch.float32

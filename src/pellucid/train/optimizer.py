@@ -195,7 +195,8 @@ class Optimizer:
         sizes = [-(-m.numel() // _ALIGNMENT) * _ALIGNMENT for m in masters]
         self._flat = torch.zeros(sum(sizes), dtype=torch.float32, device=masters[0].device)
         for master, part in zip(masters, self._flat.split(sizes), strict=True):
-            master.grad = part[: master.numel()].view(master.shape)
+            # Detached: autograd forbids changing in one grad mode a view made in the other.
+            master.grad = part[: master.numel()].view(master.shape).detach()
 
     @torch.no_grad()
     def _publish(self) -> None:
