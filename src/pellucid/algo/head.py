@@ -293,7 +293,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     if a.dtype in (torch.float32, torch.float64):
         return torch.mm(a, b, out=out)
     if a.device.type == "cuda":
-        return torch.mm(a, b, torch.float32, out=out)
+        return torch.mm(a, b, out_dtype=torch.float32, out=out)
     return torch.mm(a.float(), b.float(), out=out)
 
 
@@ -302,7 +302,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     if a.dtype == total.dtype:
         total.addmm_(a, b)
     elif a.device.type == "cuda" and _adds_in_float32(a.device, a.dtype):
-        torch.addmm(total, a, b, torch.float32, out=total)
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
     else:
         total.add_(_product(a, b))
 
@@ -315,7 +315,7 @@ def _adds_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
     total = torch.zeros(16, 16, device=device)
     operand = torch.zeros(16, 16, dtype=dtype, device=device)
     try:
-        torch.addmm(total, operand, operand, torch.float32, out=total)
+        torch.addmm(total, operand, operand, out_dtype=torch.float32, out=total)
     except RuntimeError:
         return False
     return True
