@@ -48,7 +48,7 @@ TILES = (
     Tile(128, 128, 8, 4, 1),
     Tile(64, 128, 4, 4, 2),
     Tile(64, 64, 4, 5, 2),
-    Tile(64, 32, 4, 6, 3),
+    Tile(64, 32, 4, 6, 2),
 )
 SMALL_TILES = TILES[3:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
@@ -95,14 +95,8 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
     out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    num_sms, tiles = _device(x.device)
-    if tile is None:
-        is_true_float = x.dtype == torch.float32
-        tile = (
-            FLOAT32_TILE
-            if is_true_float
-            else choose_tile(num_rows, num_outputs, width, num_sms, tiles)
-        )
+    num_sms, tiles = _device(x.device, x.dtype)
+    tile = tile or choose_tile(num_rows, num_outputs, width, num_sms, tiles)
     block_k = BLOCK_K[x.dtype]
     num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
     _matmul_kernel[(min(num_tiles, num_sms * tile.per_sm),)](
@@ -131,26 +125,28 @@ def choose_tile(
 
 
 @functools.cache
-def _device(device: torch.device) -> tuple[int, tuple[Tile, ...]]:
-    """(number of multiprocessors, tiles that fit into their shared memory)."""
+def _device(device: torch.device, dtype: torch.dtype) -> tuple[int, tuple[Tile, ...]]:
+    """(number of multiprocessors, tiles that fit into their registers and shared memory)."""
+    tiles = (FLOAT32_TILE,) if dtype == torch.float32 else TILES
     if device.type != "cuda":
-        return 2, TILES  # Triton's interpreter: any number will do.
+        return 2, tiles  # Triton's interpreter: any number will do.
     properties = torch.cuda.get_device_properties(device)
-    has_room = properties.shared_memory_per_block_optin >= 227 * 1024
-    return properties.multi_processor_count, TILES if has_room else SMALL_TILES
+    if dtype != torch.float32 and properties.shared_memory_per_block_optin < 227 * 1024:
+        tiles = SMALL_TILES
+    return properties.multi_processor_count, tiles
 
 
 def _copyable(matrix: Tensor) -> Tensor:
     """The matrix as the tensor memory accelerator can read it; zeros that it gains add nothing."""
     step = COPY_ALIGNMENT // matrix.element_size()
-    if matrix.shape[1] % step:
-        return torch.nn.functional.pad(matrix, (0, -matrix.shape[1] % step))
-    is_aligned = matrix.data_ptr() % COPY_ALIGNMENT == 0 and matrix.stride(0) % step == 0
-    return (
-        matrix
-        if is_aligned and matrix.stride(1) == 1
-        else matrix.clone(memory_format=torch.contiguous_format)
-    )
+    width = matrix.shape[1]
+    if width % step:
+        return torch.nn.functional.pad(matrix, (0, -width % step))
+    rows_apart, columns_apart = matrix.stride()
+    is_regular = columns_apart == 1 and rows_apart >= width and rows_apart % step == 0
+    if is_regular and matrix.data_ptr() % COPY_ALIGNMENT == 0:
+        return matrix
+    return matrix.clone(memory_format=torch.contiguous_format)
 
 
 @triton.jit(do_not_specialize=["num_rows"])
