@@ -154,7 +154,10 @@ def legend(shown: list[Measured], measured: list[Measured]) -> str:
     ]
     if used:
         sources = [d.get("source") or _peer_versions(d) for d in used.values()]
-        lines.append(f"Peers: {'; '.join(sources)}; in brackets, vLLM as RL calls it.")
+        lines.append(
+            f"Peers: {'; '.join(sources)}; in brackets, vLLM as RL calls it; "
+            "a peer's figure is of the same number of sequences, however grouped."
+        )
     return " ".join(lines)
 
 
@@ -197,14 +200,14 @@ def _value_cell(job: Job, record: dict[str, Any]) -> str:
     if value is None:
         return "–"
     if job.kind == "gap":
-        return f"{value:.2g}"
+        return f"{value:.3g}"
     return f"{value:.1f} s" if job.kind == "step" else f"{value:,.0f} tok/s"
 
 
 def _detail(job: Job, record: dict[str, Any]) -> str:
     details = record.get("details", {})
     if job.kind == "long-prompt":
-        return f" ({details['gain']:.1f} × without sharing)"
+        return f" ({details['gain']:.1f} × unshared)"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
     if job.kind != "gap":
@@ -213,7 +216,7 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
     if "error" in exact:
         return " (no exact mode)"
     ratio = details["exact_time_ratio"]["seconds"]
-    return f" (exact: {exact['mean_gap']:.2g} in {ratio:.1f} × the time)"
+    return f" (exact: {exact['mean_gap']:.3g} in {ratio:.1f} × the time)"
 
 
 def _peer_cell(job: Job, peers: dict[str, Measured]) -> str:

@@ -128,13 +128,17 @@ def step(job: Job, setting: Setting) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     completions: list[list[Completion]] = []
 
-    def work(number: int) -> dict[str, float]:
+    def one(number: int) -> tuple[float, float]:
         nonlocal metrics, completions
         rollout_s, completions = _rollout(engine, requests, job, setting, seed=number)
         sequences = _rewarded(requests, completions, updater, seed=number)
         update_s, metrics = _update(updater, engine, sequences, setting, step=number + 1)
+        return rollout_s, update_s
+
+    def work(number: int) -> dict[str, float]:
+        seconds, (rollout_s, update_s) = timed(lambda: one(number), setting.device)
         return {
-            "seconds": rollout_s + update_s,
+            "seconds": seconds,
             "tokens": num_tokens(completions),
             "rollout_s": rollout_s,
             "update_s": update_s,

@@ -34,10 +34,10 @@ def test_a_mixed_job_keeps_each_samples_limit() -> None:
     assert got["repeats"][0]["tokens"] < job.rows * job.new
 
 
-def test_a_step_is_its_rollout_and_its_update() -> None:
+def test_a_step_takes_its_rollout_its_update_and_what_lies_between() -> None:
     got = train_jobs.step(parse("step-0.5b").shrunk(), CPU)
     for repeat in got["repeats"]:
-        assert repeat["seconds"] == pytest.approx(repeat["rollout_s"] + repeat["update_s"])
+        assert repeat["seconds"] > repeat["rollout_s"] + repeat["update_s"]
     assert got["details"]["last_metrics"]["grad_norm"] > 0
 
 

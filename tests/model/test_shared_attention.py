@@ -4,6 +4,7 @@ import pytest
 import torch
 from attention_by_token import STRUCTURES, by_token, random_heads
 
+from pellucid.model import shared_attention
 from pellucid.model.attention import PackedCausal
 from pellucid.model.shared_attention import SharedPromptAttention
 
@@ -37,6 +38,16 @@ def test_where_rows_and_groups_lie_is_hand_readable() -> None:
     assert segments.bodies.tolist() == [0, 2, 2, 5]
     assert (segments.longest_row, segments.largest_group, segments.longest_body) == (3, 4, 3)
     assert segments.rows.dtype == segments.groups.dtype == segments.bodies.dtype == torch.int32
+
+
+def test_bodies_are_copied_for_parts_of_their_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_attention, "SMALLEST_PART", 3)
+    parts = SharedPromptAttention([2, 0, 3], [[3, 2], [2], [1]])._segments.parts  # two parts each
+    assert parts.queries.tolist() == [0, 2, 5, 6, 7, 7, 8]
+    assert parts.largest == 3
+    assert parts.bodies.tolist() == [0, 2, 4, 4, 4, 7, 10]
+    assert parts.copied.tolist() == [0, 1, 0, 1, 2, 3, 4, 2, 3, 4]
+    assert parts.copies.tolist() == [[0, 1, 4, 5, 6], [2, 3, 7, 8, 9]]
 
 
 def test_the_keys_of_each_token_are_hand_readable() -> None:

@@ -11,7 +11,7 @@ import torch
 from attention_by_token import STRUCTURES, by_token, random_heads
 from torch import Tensor
 
-from pellucid.model import flash
+from pellucid.model import flash, shared_attention
 from pellucid.model.shared_attention import SharedPromptAttention
 
 
@@ -84,12 +84,14 @@ def play_backward(
 
 
 @pytest.mark.parametrize("is_exact", [False, True])
+@pytest.mark.parametrize("smallest_part", [1, 3, 256])
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_two_parts_give_the_softmax_over_both_and_its_gradients(
-    name: str, is_exact: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, smallest_part: int, is_exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_exact:
         pytest.importorskip("triton")
+    monkeypatch.setattr(shared_attention, "SMALLEST_PART", smallest_part)
     monkeypatch.setattr(flash, "_flash_forward", play_forward)
     monkeypatch.setattr(flash, "_flash_backward", play_backward)
     bodies, own = STRUCTURES[name]

@@ -1,5 +1,6 @@
 """The loop on the device, in Triton's interpreter: the same completions as the loop of the host."""
 
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -123,3 +124,14 @@ def test_bad_logits_are_named() -> None:
         model.norm.weight[0] = float("nan")
     with torch.inference_mode(), pytest.raises(NumericsError, match="request 0, sample 0, token 0"):
         ResidentEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=1)
+
+
+def test_a_call_without_stop_strings_is_not_stopped_by_those_of_an_earlier_one() -> None:
+    model = loud_model(SPEC, seed=3)
+    model.reserve_context(64)
+    engine = ResidentEngine(model, ByteLetters(), slots=8)
+    with torch.inference_mode():
+        engine.generate(requests(), replace(PARAMS, stop=("e", "b")), seed=7)
+        free = engine.generate(requests(), PARAMS, seed=7)
+    plain = InProcessEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=7)
+    assert_same(free, plain)

@@ -22,6 +22,15 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
+def of_rows(is_row, dims, K: tl.constexpr):
+    """Mask of a [rows, dims] tile; of its rows alone where K needs no padding: saves registers."""
+    mask = is_row[:, None]
+    if dims.shape[0] != K:
+        mask = mask & (dims < K)[None, :]
+    return mask
+
+
+@triton.jit
 def weigh(q, k, inside, top, scale, PRECISION: tl.constexpr):
     """One step of the online softmax over a tile's keys [TILE, K], of which at least one must be
     `inside`: their weights, the factor by which earlier sums shrink, and the new top."""
@@ -48,7 +57,7 @@ def merge_stored(
     H: tl.constexpr, K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """(top, total, acc) and the stored parts of a row's `keys` positions, in their order."""
-    wide = is_real[:, None] & (dims < K)[None, :]
+    wide = of_rows(is_real, dims, K)
     for split in tl.range(0, tl.cdiv(keys, SPLIT), num_stages=STAGES):
         at = (split * rows + row).to(tl.int64) * H + heads
         part = tl.load(weighted + at[:, None] * K + dims[None, :], mask=wide, other=0.0)
@@ -64,7 +73,7 @@ def store_part(
 ):
     """Stores a part at index `part` (split times B plus row) of the heads that are real."""
     at = part.to(tl.int64) * H + heads
-    wide = is_real[:, None] & (dims < K)[None, :]
+    wide = of_rows(is_real, dims, K)
     tl.store(weighted + at[:, None] * K + dims[None, :], acc, mask=wide)
     tl.store(stats + at * 2, top, mask=is_real)
     tl.store(stats + at * 2 + 1, total, mask=is_real)
@@ -79,7 +88,7 @@ def store_result(
     seen = total > 0
     total = tl.where(seen, total, 1.0)
     at = row.to(tl.int64) * H + heads
-    wide = is_real[:, None] & (dims < K)[None, :]
+    wide = of_rows(is_real, dims, K)
     result = tl.where(seen[:, None], acc / total[:, None], 0.0)
     tl.store(out + at[:, None] * K + dims[None, :], result.to(out.dtype.element_ty), mask=wide)
     if WITH_LSE:

@@ -19,6 +19,7 @@ from pellucid.kernels.attention_merge import (
     TILE,
     merge,
     merge_stored,
+    of_rows,
     store_part,
     store_result,
     weigh,
@@ -60,7 +61,7 @@ def own_kernel(
     dims = tl.arange(0, WIDTH)
     is_real = local < H // J
     heads = kv_head * (H // J) + local
-    wide = is_real[:, None] & (dims < K)[None, :]
+    wide = of_rows(is_real, dims, K)
     queries = q + row.to(tl.int64) * q_stride + heads[:, None] * K + dims[None, :]
     queries = tl.load(queries, mask=wide, other=0.0)
     offsets = tl.arange(0, TILE)
@@ -86,7 +87,7 @@ def own_kernel(
         positions = split * SPLIT + step * TILE + offsets
         inside = positions < keys
         at = base + positions[:, None] * position_stride + dims[None, :]
-        present = inside[:, None] & (dims < K)[None, :]
+        present = of_rows(inside, dims, K)
         k_tile = tl.load(k + at, mask=present, other=0.0)
         v_tile = tl.load(v + at, mask=present, other=0.0)
         weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)

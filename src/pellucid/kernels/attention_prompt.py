@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pellucid.kernels.attention_merge import SPLIT, TILE, store_part, weigh
+from pellucid.kernels.attention_merge import SPLIT, TILE, merge, of_rows, store_part, weigh
 
 NOBODY = tl.constexpr(2**31 - 1)
 """Group of a row that has nothing to look at here."""
@@ -28,12 +28,37 @@ def _groups_of(group, length, row, rows, first):
     return tl.where(keys > first, ids, NOBODY), keys
 
 
+@triton.jit
+def _split(
+    queries, k, v, base, begin, end, position_stride, scale, dims,
+    K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Part of the positions begin .. end, at least one and at most a split."""
+    top = tl.full([queries.shape[0]], float("-inf"), tl.float32)
+    total = tl.zeros([queries.shape[0]], tl.float32)
+    acc = tl.zeros([queries.shape[0], queries.shape[1]], tl.float32)
+    for position in range(begin, end, TILE):
+        positions = position + tl.arange(0, TILE)
+        inside = positions < end
+        at = base + positions[:, None] * position_stride + dims[None, :]
+        present = of_rows(inside, dims, K)
+        k_tile = tl.load(k + at, mask=present, other=0.0)
+        v_tile = tl.load(v + at, mask=present, other=0.0)
+        weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
+        total = tl.fma(total, decay, tl.sum(weights, 1))
+        acc = tl.dot(
+            weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
+        )
+    return top, total, acc
+
+
 @triton.jit(do_not_specialize=["rows"])
 def prompt_kernel(
     q, k, v, start, length, group, weighted, stats,
     rows, q_stride, head_stride, position_stride, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
-    MEMBERS: tl.constexpr, HEADS: tl.constexpr, PRECISION: tl.constexpr,
+    MEMBERS: tl.constexpr, HEADS: tl.constexpr, FUSED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid (tiles of rows * J, splits): stores the parts of the splits that have a position.
     HEADS is G padded to a power of two; `scale` has log2(e) in it."""
@@ -49,37 +74,33 @@ def prompt_kernel(
     slots = tl.arange(0, MEMBERS * HEADS)
     row = tile * MEMBERS + slots // HEADS
     slot_ids, _ = _groups_of(group, length, row, rows, first)
-    is_real = (slots % HEADS < H // J) & (row < rows)
+    is_served = (slots % HEADS < H // J) & (row < rows)
     heads = kv_head * (H // J) + slots % HEADS
     dims = tl.arange(0, WIDTH)
-    wide = is_real[:, None] & (dims < K)[None, :]
+    wide = of_rows(is_served, dims, K)
     queries = q + row.to(tl.int64)[:, None] * q_stride + heads[:, None] * K + dims[None, :]
     queries = tl.load(queries, mask=wide, other=0.0)
-    offsets = tl.arange(0, TILE)
 
     while current < NOBODY:
         is_sibling = ids == current
-        end = tl.minimum(tl.max(tl.where(is_sibling, keys, 0), 0), first + SPLIT)
+        keys_here = tl.max(tl.where(is_sibling, keys, 0), 0)
         # In eights: Triton must see how starts are aligned, or it loads element by element.
         base = tl.max(tl.where(is_sibling, starts // 8, 0), 0) * 8 + kv_head * head_stride
-        top = tl.full([MEMBERS * HEADS], float("-inf"), tl.float32)
-        total = tl.zeros([MEMBERS * HEADS], tl.float32)
-        acc = tl.zeros([MEMBERS * HEADS, WIDTH], tl.float32)
-        for position in range(first, end, TILE):
-            positions = position + offsets
-            inside = positions < end
-            at = base + positions[:, None] * position_stride + dims[None, :]
-            present = inside[:, None] & (dims < K)[None, :]
-            k_tile = tl.load(k + at, mask=present, other=0.0)
-            v_tile = tl.load(v + at, mask=present, other=0.0)
-            weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
-            total = tl.fma(total, decay, tl.sum(weights, 1))
-            acc = tl.dot(
-                weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
-            )
-        part = tl.program_id(1) * rows + row
-        store_part(
-            weighted, stats, part, heads, dims, is_real & (slot_ids == current), top, total, acc,
-            H, K,
-        )  # fmt: skip
+        is_real = is_served & (slot_ids == current)
+        all_top = tl.full([MEMBERS * HEADS], float("-inf"), tl.float32)
+        all_total = tl.zeros([MEMBERS * HEADS], tl.float32)
+        all_acc = tl.zeros([MEMBERS * HEADS, WIDTH], tl.float32)
+        for begin in range(first, keys_here if FUSED else first + 1, SPLIT):
+            top, total, acc = _split(
+                queries, k, v, base, begin, tl.minimum(begin + SPLIT, keys_here), position_stride,
+                scale, dims, K, PRECISION,
+            )  # fmt: skip
+            if FUSED:
+                all_top, all_total, all_acc = merge(all_top, all_total, all_acc, top, total, acc)
+            else:
+                all_top, all_total, all_acc = top, total, acc
+        # The minimum is 0, which the compiler cannot know: addresses of results stay in the loop
+        # instead of taking registers from the accumulators.
+        part = tl.program_id(1) * rows + row + tl.minimum(keys_here, 0)
+        store_part(weighted, stats, part, heads, dims, is_real, all_top, all_total, all_acc, H, K)
         current = tl.min(tl.where(ids > current, ids, NOBODY), 0)

@@ -37,6 +37,25 @@ class Segments:
     bodies: Tensor
     """[P + 1] int32."""
     longest_body: int
+    parts: BodyParts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyParts:
+    """Groups cut into C parts of equal size, each with a copy of its body, for the backward pass:
+    the kernel works on blocks of keys in parallel, and on the queries that see them one after
+    another. A few bodies that thousands of queries see would leave most of a GPU idle.
+    """
+
+    queries: Tensor
+    """[P * C + 1] int32: as `groups`, of each part."""
+    largest: int
+    bodies: Tensor
+    """[P * C + 1] int32: as `bodies`, of the copies."""
+    copied: Tensor
+    """[copied tokens] int64: the body token that a copy is of."""
+    copies: Tensor
+    """[C, body tokens] int64: the copies of a body token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +119,16 @@ class _SharedFlash(torch.autograd.Function):
         rows = (s.rows, s.rows, s.longest_row, s.longest_row)
         dq, dk, dv = _flash_backward(grad, q, k, v, out, lse, *rows, is_causal=True)
         if cut:
-            dq_own, dk_body, dv_body = _flash_backward(
-                grad[cut:],
-                q[cut:],
-                k[:cut],
-                v[:cut],
-                out[cut:],
-                lse[:, cut:].contiguous(),
-                *_groups(s),
-                is_causal=False,
+            p = s.parts
+            parts = (p.queries, p.bodies, p.largest, s.longest_body)
+            keys, values = k[:cut][p.copied], v[:cut][p.copied]
+            part_lse = lse[:, cut:].contiguous()
+            dq_own, dk_copies, dv_copies = _flash_backward(
+                grad[cut:], q[cut:], keys, values, out[cut:], part_lse, *parts, is_causal=False
             )
             dq[cut:] += dq_own
-            dk[:cut] += dk_body
-            dv[:cut] += dv_body
+            dk[:cut] += dk_copies[p.copies].sum(0)
+            dv[:cut] += dv_copies[p.copies].sum(0)
         return dq, dk, dv, None, None
 
 
@@ -122,7 +138,8 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, s: Segments) -> tuple[Tensor, Tens
     rows = (s.rows, s.rows, s.longest_row, s.longest_row)
     out, lse = _flash_forward(q, k, v, *rows, is_causal=True)
     if cut:
-        other, other_lse = _flash_forward(q[cut:], k[:cut], v[:cut], *_groups(s), is_causal=False)
+        groups = (s.groups, s.bodies, s.largest_group, s.longest_body)
+        other, other_lse = _flash_forward(q[cut:], k[:cut], v[:cut], *groups, is_causal=False)
         _merge(out, lse, other, other_lse, cut)
     return out, lse
 
@@ -146,10 +163,6 @@ def _exact(q: Tensor, k: Tensor, v: Tensor, keys: Keys) -> tuple[Tensor, Tensor]
         with_lse=True,
     )
     return out.view_as(q), lse.t().contiguous()
-
-
-def _groups(s: Segments) -> tuple[Tensor, Tensor, int, int]:
-    return s.groups, s.bodies, s.largest_group, s.longest_body
 
 
 def _merge(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor, cut: int) -> None:

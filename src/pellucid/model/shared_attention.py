@@ -20,8 +20,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pellucid.model.flash import Keys, Segments, attend_exactly, attend_flash, flash_ready
+from pellucid.model.flash import (
+    BodyParts,
+    Keys,
+    Segments,
+    attend_exactly,
+    attend_flash,
+    flash_ready,
+)
 from pellucid.model.rope import Rotation
+
+BLOCK = 128
+"""Keys that the backward kernel takes at a time."""
+PARALLEL_BLOCKS = 40
+"""Blocks of body keys worth having: with 14 heads, four for each multiprocessor of an H200."""
+SMALLEST_PART = 256
+"""Queries below which more parallel blocks would not make up for reading one more body."""
 
 
 class SharedPromptAttention:
@@ -84,6 +98,31 @@ class SharedPromptAttention:
             largest_group=max(own),
             bodies=upload(_starts(self.body_lengths).astype(np.int32), self.device),
             longest_body=max(self.body_lengths),
+            parts=self._parts(own),
+        )
+
+    def _parts(self, own: Sequence[int]) -> BodyParts:
+        """`own` [P]: own tokens of each group."""
+        sizes, lengths = np.array(own), np.array(self.body_lengths)
+        num_blocks = -(-lengths // BLOCK).sum()
+        most = -(-int(sizes.max()) // SMALLEST_PART)
+        num = max(1, min(PARALLEL_BLOCKS // max(num_blocks, 1), most))
+        part = np.arange(num)[:, None]
+        # A body's copies stand one after another, as the parts of its group do.
+        queries = (_starts(sizes)[:-1] + sizes * part // num).T.flatten()
+        offsets = np.arange(self.num_body_tokens) + np.repeat(
+            (num - 1) * _starts(lengths)[:-1], lengths
+        )
+        copies = offsets + part * np.repeat(lengths, lengths)
+        copied = np.empty(copies.size, np.int64)
+        copied[copies] = np.arange(self.num_body_tokens)
+        bodies = _starts(np.repeat(lengths, num))
+        return BodyParts(
+            queries=upload(np.append(queries, sizes.sum()).astype(np.int32), self.device),
+            largest=-(-int(sizes.max()) // num),
+            bodies=upload(bodies.astype(np.int32), self.device),
+            copied=upload(copied, self.device),
+            copies=upload(copies, self.device),
         )
 
     @cached_property

@@ -125,6 +125,8 @@ class InProcessEngine:
     def _check(self, requests: Sequence[Request], params: SamplingParams) -> None:
         if params.max_new_tokens < 1:
             raise UserError(f"max_new_tokens must be at least 1, not {params.max_new_tokens}")
+        if "" in params.stop:
+            raise UserError("an empty stop string would end every completion: leave it out")
         context = self.model.spec.max_context
         for number, request in enumerate(requests):
             length = len(request.prompt_ids)

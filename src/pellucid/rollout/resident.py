@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pellucid.errors import NumericsError
 from pellucid.model.transformer import Decoder
@@ -46,7 +47,10 @@ class ResidentRollout:
         step: ResidentStep,
         *,
         seed: int,
+        next_state: NDArray[np.int16] | None,
     ) -> None:
+        """`next_state` [states, V]: the table of stop strings, None where there are none."""
+        self.next_state = next_state
         self.model, self.tokenizer, self.params, self.seed = model, tokenizer, params, seed
         self.step, self.state = step, step.state
         self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
@@ -62,7 +66,7 @@ class ResidentRollout:
                 wave.work(self.model.spec, self.params),
                 eos_ids=self.tokenizer.eos_ids,
                 seed=self.seed,
-                next_state=self.step.next_state,
+                next_state=self.next_state,
             )
 
             def tell(finished: int, before: int = num_done) -> None:

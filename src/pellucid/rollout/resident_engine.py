@@ -37,7 +37,7 @@ class ResidentEngine:
 
     def can_serve(self, params: SamplingParams) -> bool:
         """Stop strings need a tokenizer whose tokens are bytes."""
-        return not params.stop or self._stop_table(params.stop) is not None
+        return not params.stop or self._table(params) is not None
 
     def generate(
         self,
@@ -49,7 +49,9 @@ class ResidentEngine:
     ) -> list[list[Completion]]:
         """Completions in the order of the requests; see `InProcessEngine.generate`."""
         step, waves = self._prepare(requests, params)
-        rollout = ResidentRollout(self.model, self.tokenizer, params, step, seed=seed)
+        rollout = ResidentRollout(
+            self.model, self.tokenizer, params, step, seed=seed, next_state=self._table(params)
+        )
         completions = rollout.run(waves, progress)
         self._step = step
         return completions
@@ -73,7 +75,7 @@ class ResidentEngine:
             budget=int(MEMORY_FRAC * (free_bytes(weight.device) + kept)),
             element_size=weight.element_size(),
         )
-        table = self._stop_table(params.stop) if params.stop else None
+        table = self._table(params)
         capacity = Capacity(
             slots=size.slots,
             samples=max(wave.num_samples for wave in waves),
@@ -82,16 +84,19 @@ class ResidentEngine:
             vocab=self.model.spec.vocab_size,
             stop_states=0 if table is None else len(table),
         )
-        if spare is not None and spare.fits(self.model, params, size, capacity, table):
+        if spare is not None and spare.fits(self.model, params, size, capacity):
             return spare, waves
         del spare  # gives its memory back first
-        return ResidentStep(self.model, params, size, capacity, table), waves
+        return ResidentStep(self.model, params, size, capacity), waves
 
-    def _stop_table(self, stops: tuple[str, ...]) -> NDArray[np.int16] | None:
-        if stops not in self._tables:
+    def _table(self, params: SamplingParams) -> NDArray[np.int16] | None:
+        """Transitions of the stop strings [states, V]; None: there are none, or no table can be
+        made."""
+        stops = params.stop
+        if stops and stops not in self._tables:
             table = StopTable.build(self.tokenizer, self.model.spec.vocab_size, stops)
             self._tables[stops] = None if table is None else table.next_state
-        return self._tables[stops]
+        return self._tables.get(stops)
 
 
 def supports(spec: ModelSpec) -> bool:

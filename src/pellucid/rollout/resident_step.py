@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.algo.head import float32_logits
@@ -56,11 +54,9 @@ class ResidentStep:
         params: SamplingParams,
         size: ArenaSize,
         capacity: Capacity,
-        next_state: NDArray[np.int16] | None,
     ) -> None:
-        """`next_state` [states, V]: the table of stop strings, None where there are none."""
         weight = model.head.weight.detach()
-        self.model, self.params, self.next_state = model, params, next_state
+        self.model, self.params = model, params
         self.device = weight.device
         self.arena = KVArena(model.spec, size, dtype=weight.dtype, device=weight.device)
         self.state = LoopState.sized(capacity, weight.device)
@@ -77,17 +73,14 @@ class ResidentStep:
         params: SamplingParams,
         size: ArenaSize,
         capacity: Capacity,
-        next_state: NDArray[np.int16] | None,
     ) -> bool:
         """Whether this step, with what it has captured, can serve another call."""
         mine, theirs = ((p.temperature, p.top_k, p.top_p) for p in (self.params, params))
         is_same = model is self.model and model.exact == self._exact and mine == theirs
         has_room = all(a >= b for a, b in zip(self.state.capacity, capacity, strict=True))
-        has_table = next_state is None or next_state is self.next_state
         return (
             is_same
             and has_room
-            and has_table
             and self.state.capacity.vocab == capacity.vocab
             and self.arena.fits(size, model.head.weight)
         )
