@@ -40,6 +40,7 @@ def linear_logprobs(
     chunk: int | None = None,
     keep_bytes: int | None = None,
     weight_grad: Tensor | None = None,
+    exact: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of targets [T] and entropy, both [T] float32 in nats, under the softmax of
     hidden [T, D] @ weight [V, D]ᵀ / temperature.
@@ -48,7 +49,9 @@ def linear_logprobs(
     computed at once; by default as many as fit a fixed number of bytes. keep_bytes: logits that may
     stay in memory until the backward pass, see `default_keep_bytes`. weight_grad: float32 [V, D]
     to which the backward pass adds the weight's gradient, giving autograd none; a bfloat16
-    gradient would be rounded and cost two more passes over memory. Never waits for the device.
+    gradient would be rounded and cost two more passes over memory. exact: report the bits that the
+    sampler's kernel reports for the same hidden states, for one more product; gradients are the
+    same as without. Never waits for the device.
     float64 tensors are computed and returned in float64.
     """
     assert hidden.dim() == 2, f"hidden is [T, D], not {tuple(hidden.shape)}"
@@ -61,8 +64,33 @@ def linear_logprobs(
         assert weight_grad.shape == weight.shape, "weight_grad has the shape of weight"
         assert weight_grad.dtype == _wide(weight.dtype), f"weight_grad is {weight_grad.dtype}"
     plan = _plan(hidden, weight, temperature, chunk, keep_bytes, weight_grad)
+    assert plan.is_fused or not exact, "exact log-probabilities need the kernels"
     logprobs, entropy = _LinearLogprobs.apply(hidden, weight, targets, plan)
+    if exact:
+        sampled = _sampled_logprobs(hidden, weight, targets, temperature)
+        logprobs = _Replaced.apply(logprobs, sampled)
     return logprobs, entropy
+
+
+class _Replaced(torch.autograd.Function):
+    """The second value with the gradient of the first."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, better: Tensor) -> Tensor:
+        return better
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+@torch.no_grad()
+def _sampled_logprobs(
+    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float
+) -> Tensor:
+    from pellucid.kernels.head_sample import score
+
+    return score(hidden.contiguous(), weight, targets, temperature).logprobs
 
 
 def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class PolicyUpdater:
         losses: list[Tensor] = []
         for groups in self._plan(sequences):
             pack = self._build(sequences, groups)
-            policy, entropy = self._forward(pack, self.model)
+            policy, entropy = self._forward(pack, self.model, self._head_grad())
             output = objective_loss(
                 TokenBatch(
                     policy_logprobs=policy,
@@ -146,7 +146,13 @@ class PolicyUpdater:
             self.reference.follow(self.model, self.optimizer_steps)
         return norm
 
-    def _forward(self, pack: Pack, model: Decoder) -> tuple[Tensor, Tensor]:
+    def _head_grad(self) -> Tensor | None:
+        """Where the head's gradient is added up without being rounded on the way."""
+        return self.optimizer.float32_grad(self.model.head.weight)
+
+    def _forward(
+        self, pack: Pack, model: Decoder, weight_grad: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies [C] of the completion tokens."""
         model.reserve_context(pack.attend.context)
         hidden = model(pack.token_ids, pack.attend)
@@ -155,6 +161,8 @@ class PolicyUpdater:
             model.head.weight,
             pack.targets,
             temperature=self.config.rollout.temperature,
+            weight_grad=weight_grad,
+            exact=model.exact,
         )
 
     def _reference_logprobs(self, pack: Pack) -> Tensor | None:
