@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.errors import NumericsError
+from pellucid.kernels.available import triton_ready
 from pellucid.records import SamplingParams
 
 BLOCK = 128
@@ -63,6 +64,26 @@ class Sampler:
         self.device = device
         self._padded = -(-vocab_size // BLOCK) * BLOCK
         self._buffer = torch.zeros(0, self._padded, device=device)
+        self._outgrown: list[Tensor] = []
+        """Smaller buffers that captured graphs may still write to."""
+        self._truncate = truncate
+        if triton_ready(device):
+            from pellucid.kernels import truncate as kernel
+
+            self._truncate = kernel.truncate
+
+    @property
+    def is_capturable(self) -> bool:
+        """Whether a call, after one with as many rows, can be captured in a CUDA graph: without
+        its kernel, top-k and top-p look at values on the host."""
+        return self.device.type == "cuda" and (
+            not self._is_truncated or self._truncate is not truncate
+        )
+
+    @property
+    def _is_truncated(self) -> bool:
+        params = self.params
+        return params.temperature != 0 and (params.top_k != 0 or params.top_p < 1)
 
     def __call__(self, logits: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         temperature = self.params.temperature
@@ -71,8 +92,8 @@ class Sampler:
             masses = weights.view(len(logits), -1, BLOCK).sum(-1)
             tokens, total = logits.argmax(-1), masses.double().sum(-1)
         else:
-            if self.params.top_k or self.params.top_p < 1:
-                truncate(weights, self.params.top_k, self.params.top_p)
+            if self._is_truncated:
+                self._truncate(weights, self.params.top_k, self.params.top_p)
             tokens, total = _invert(weights, u)
             tokens = tokens.clamp_(max=self.vocab_size - 1)
         chosen = weights.gather(1, tokens[:, None])[:, 0].double()
@@ -82,6 +103,8 @@ class Sampler:
         """[B, C * BLOCK] float32, zero beyond the vocabulary."""
         rows = len(logits)
         if len(self._buffer) < rows:
+            if self.device.type == "cuda":
+                self._outgrown.append(self._buffer)
             self._buffer = torch.zeros(rows, self._padded, device=self.device)
         weights = self._buffer[:rows]
         step = rows if logits.is_cuda else max(1, CHUNK_BYTES // (4 * self._padded))
