@@ -128,7 +128,7 @@ def head_stats(
         WIDEN=hidden.device.type == "cpu",
         HAS_MOMENT=out.moment is not None,
         num_warps=tile.warps,
-        num_stages=tile.stages,
+        num_stages=_stages(tile, hidden),
     )
 
 
@@ -136,6 +136,14 @@ def _num_processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1  # Triton's interpreter runs one program after the other
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _stages(tile: Tile, hidden: Tensor) -> int:
+    """As many stages as the device has shared memory for, at most those of the tile."""
+    if hidden.device.type != "cuda":
+        return tile.stages
+    room = torch.cuda.get_device_properties(hidden.device).shared_memory_per_block_optin - 2048
+    return max(1, min(tile.stages, room // ((tile.rows + tile.ids) * DEPTH * hidden.itemsize)))
 
 
 @triton.jit(do_not_specialize=["rows"])
