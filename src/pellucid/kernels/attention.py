@@ -29,6 +29,8 @@ MAX_HEAD_DIM = 128
 PROGRAMS = 1024
 """Programs of the own kernel worth having: with them a H200 reads memory at full speed, and more
 would only be splits without a position, or parts to store and merge."""
+PROMPT_PROGRAMS = 96
+"""Programs of the prompt kernel from which none of its splits needs one of its own."""
 ROW_TILE = 16
 """Rows that may share a read of their prompt: as many as a GRPO group mostly has."""
 
@@ -59,6 +61,8 @@ class _Parts(NamedTuple):
     """[N, B, H, K] float32."""
     stats: Tensor
     """[N, B, H, 2] float32."""
+    planes: int
+    """N: 1 where a row's parts are already merged."""
 
 
 def supports(head_dim: int, num_heads: int, num_kv: int) -> bool:
@@ -131,10 +135,10 @@ class _Call(NamedTuple):
     def rows(self) -> int:
         return self.q.shape[0]
 
-    def parts(self, longest: int) -> _Parts:
-        shape = (triton.cdiv(longest, SPLIT.value), *self.q.shape)
+    def parts(self, planes: int) -> _Parts:
+        shape = (planes, *self.q.shape)
         weighted = self.q.new_empty(shape, dtype=torch.float32)
-        return _Parts(weighted, weighted.new_empty(*shape[:3], 2))
+        return _Parts(weighted, weighted.new_empty(*shape[:3], 2), planes)
 
     def shape_constants(self) -> dict[str, int]:
         heads, head_dim = self.q.shape[1:]
@@ -149,29 +153,41 @@ def _launch(
     max_own: int,
     max_prompt: int,
 ) -> None:
-    programs = TUNING["own"].get("programs", PROGRAMS)
+    read = _Parts(call.lse, call.lse, 0)  # without a prompt no kernel looks at it
+    if prompt is not None:
+        read = call.parts(_prompt_planes(call, max_prompt))
     splits = max(1, triton.cdiv(max_own, SPLIT.value))
+    programs = TUNING["own"].get("programs", PROGRAMS)
     lanes = min(splits, triton.cdiv(programs, call.rows * call.num_kv))
-    read = _Parts(call.lse, call.lse) if prompt is None else call.parts(max_prompt)
     if lanes == 1:
         if prompt is not None:
             _run_prompt(call, prompt, group, read, max_prompt)
         _run_own(call, own, lanes, prompt, read, None)
         return
-    stored = call.parts(max_own)
-    if prompt is not None and call.q.is_cuda:
-        here = torch.cuda.current_stream(call.q.device)
+    stored = call.parts(splits)
+    here = torch.cuda.current_stream(call.q.device) if call.q.is_cuda else None
+    if prompt is not None and here:
         side = _side_stream(call.q.device)
         side.wait_stream(here)
         with torch.cuda.stream(side):
             _run_prompt(call, prompt, group, read, max_prompt)
         _run_own(call, own, lanes, prompt, read, stored)
-        here.wait_stream(side)  # and with it all memory is again this stream's alone
+        here.wait_stream(side)  # so that memory allocated here is freed after both have ended
     else:
         if prompt is not None:
             _run_prompt(call, prompt, group, read, max_prompt)
         _run_own(call, own, lanes, prompt, read, stored)
     _run_merge(call, own, stored, prompt, read)
+
+
+def _prompt_planes(call: _Call, max_prompt: int) -> int:
+    """Parts of the prompts to store: with enough programs each merges a whole prompt, as the merge
+    kernel would, and stores 1; that saves writing and reading results for every 256 positions."""
+    members, _ = prompt_tile(call.q, call.num_kv)
+    programs = triton.cdiv(call.rows, members) * call.num_kv
+    if programs >= TUNING["prompt"].get("programs", PROMPT_PROGRAMS):
+        return 1
+    return triton.cdiv(max_prompt, SPLIT.value)
 
 
 @functools.cache
@@ -188,13 +204,15 @@ def _run_own(
     stored: _Parts | None,
 ) -> None:
     """Without `stored` the kernel also merges, the prompt's parts `read` before its own."""
+    weighted, stats, _ = stored or read
     own_kernel[(call.rows * call.num_kv, lanes)](
         call.q,
         own.k,
         own.v,
         own.start,
         own.length,
-        *(stored or read),
+        weighted,
+        stats,
         own.length if prompt is None else prompt.length,
         *read,
         call.out,
@@ -211,24 +229,26 @@ def _run_own(
         WITH_LSE=call.with_lse,
         PRECISION="ieee",
         **call.shape_constants(),
-        **own_options(call.q.shape[2], stored is None),
+        **own_options(call.q.shape[2], is_fused=stored is None),
     )
 
 
 def _run_prompt(
     call: _Call, prompt: KeySource, group: Tensor, stored: _Parts, max_prompt: int
 ) -> None:
-    heads = call.q.shape[1] // call.num_kv
-    members, padded = prompt_tile(heads)
-    grid = (triton.cdiv(call.rows, members) * call.num_kv, triton.cdiv(max_prompt, SPLIT.value))
-    prompt_kernel[grid](
+    members, padded = prompt_tile(call.q, call.num_kv)
+    splits = triton.cdiv(max_prompt, SPLIT.value)
+    is_fused = stored.planes < splits
+    tiles = triton.cdiv(call.rows, members)
+    prompt_kernel[(tiles * call.num_kv, 1 if is_fused else splits)](
         call.q,
         prompt.k,
         prompt.v,
         prompt.start,
         prompt.length,
         group,
-        *stored,
+        stored.weighted,
+        stored.stats,
         call.rows,
         call.q.stride(0),
         prompt.head_stride,
@@ -237,9 +257,10 @@ def _run_prompt(
         J=call.num_kv,
         MEMBERS=members,
         HEADS=padded,
+        FUSED=is_fused,
         PRECISION="ieee",
         **call.shape_constants(),
-        **prompt_options(members * padded, call.q.shape[2]),
+        **prompt_options(call.q.shape[2]),
     )
 
 
@@ -249,10 +270,14 @@ def _run_merge(
     merge_kernel[(call.rows, call.q.shape[1])](
         call.out,
         call.lse,
-        *stored,
+        stored.weighted,
+        stored.stats,
         own.length,
-        *read,
+        read.weighted,
+        read.stats,
         own.length if prompt is None else prompt.length,
+        stored.planes,
+        read.planes,
         call.rows,
         HAS_PROMPT=prompt is not None,
         WITH_LSE=call.with_lse,
@@ -261,23 +286,25 @@ def _run_merge(
     )
 
 
-def prompt_tile(heads: int) -> tuple[int, int]:
-    """(rows of a tile, heads padded) for G = `heads`: their product is 64 or 128."""
-    padded = max(4, triton.next_power_of_2(heads))
-    return min(ROW_TILE, 128 // padded), padded
+def prompt_tile(q: Tensor, num_kv: int) -> tuple[int, int]:
+    """(rows that share a read, G padded). Their product, the height of the matrix product, is 64
+    or 128, what tensor cores take at once; 16 in float32, which they do not take."""
+    padded = max(4, triton.next_power_of_2(q.shape[1] // num_kv))
+    height = 128 if q.element_size() == 2 else 16
+    return min(ROW_TILE, height // padded), padded
 
 
-def own_options(head_dim: int, is_fused: bool) -> dict[str, Any]:
+def own_options(head_dim: int, *, is_fused: bool) -> dict[str, Any]:
     tuned = {name: n for name, n in TUNING["own"].items() if name != "programs"}
-    return {"num_warps": 4, "num_stages": 3} | tuned
+    # A program of a split has all of its tiles under way at once.
+    stages = 3 if is_fused or head_dim > 64 else 5
+    return {"num_warps": 4, "num_stages": stages} | tuned
 
 
-def prompt_options(height: int, head_dim: int) -> dict[str, Any]:
-    """`height`: rows of the product."""
-    return {"num_warps": 4 if height * head_dim <= 64 * 128 else 8, "num_stages": 3} | TUNING[
-        "prompt"
-    ]
+def prompt_options(head_dim: int) -> dict[str, Any]:
+    tuned = {name: n for name, n in TUNING["prompt"].items() if name != "programs"}
+    return {"num_warps": 8, "num_stages": 3} | tuned
 
 
 def merge_options() -> dict[str, Any]:
-    return {"num_warps": 1, "STAGES": 2} | TUNING["merge"]
+    return {"num_warps": 1, "STAGES": 3} | TUNING["merge"]

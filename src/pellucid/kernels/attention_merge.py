@@ -22,15 +22,6 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def of_rows(is_row, dims, K: tl.constexpr):
-    """Mask of a [rows, dims] tile; of its rows alone where K needs no padding: saves registers."""
-    mask = is_row[:, None]
-    if dims.shape[0] != K:
-        mask = mask & (dims < K)[None, :]
-    return mask
-
-
-@triton.jit
 def weigh(q, k, inside, top, scale, PRECISION: tl.constexpr):
     """One step of the online softmax over a tile's keys [TILE, K], of which at least one must be
     `inside`: their weights, the factor by which earlier sums shrink, and the new top."""
@@ -53,60 +44,61 @@ def merge(top, total, acc, part_top, part_total, part_acc):
 
 @triton.jit
 def merge_stored(
-    top, total, acc, weighted, stats, keys, rows, row, heads, dims, is_real,
+    top, total, acc, weighted, stats, keys, planes, rows, row, head, local, dims, is_real,
     H: tl.constexpr, K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """(top, total, acc) and the stored parts of a row's `keys` positions, in their order."""
-    wide = of_rows(is_real, dims, K)
-    for split in tl.range(0, tl.cdiv(keys, SPLIT), num_stages=STAGES):
-        at = (split * rows + row).to(tl.int64) * H + heads
-        part = tl.load(weighted + at[:, None] * K + dims[None, :], mask=wide, other=0.0)
-        part_top = tl.load(stats + at * 2, mask=is_real, other=0.0)
-        part_total = tl.load(stats + at * 2 + 1, mask=is_real, other=0.0)
+    """(top, total, acc) and the stored parts of a row's `keys` positions, in their order, of the
+    heads head + local. Where `planes` is 1 they are already merged into the first."""
+    wide = is_real[:, None] & (dims < K)[None, :]
+    num_parts = tl.minimum(tl.cdiv(keys, SPLIT), planes)
+    for split in tl.range(0, num_parts, num_stages=STAGES):
+        first = (tl.cast(split, tl.int64) * rows + row) * H + head
+        here = stats + first * 2 + local * 2
+        part_top = tl.load(here, mask=is_real, other=0.0)
+        part_total = tl.load(here + 1, mask=is_real, other=0.0)
+        part = tl.load(
+            weighted + first * K + local[:, None] * K + dims[None, :], mask=wide, other=0.0
+        )
         top, total, acc = merge(top, total, acc, part_top, part_total, part)
     return top, total, acc
 
 
 @triton.jit
-def store_part(
-    weighted, stats, part, heads, dims, is_real, top, total, acc, H: tl.constexpr, K: tl.constexpr
-):
-    """Stores a part at index `part` (split times B plus row) of the heads that are real."""
-    at = part.to(tl.int64) * H + heads
-    wide = of_rows(is_real, dims, K)
-    tl.store(weighted + at[:, None] * K + dims[None, :], acc, mask=wide)
-    tl.store(stats + at * 2, top, mask=is_real)
-    tl.store(stats + at * 2 + 1, total, mask=is_real)
+def store_part(weighted, stats, first, local, dims, is_real, top, total, acc, K: tl.constexpr):
+    """Stores parts at the indices first + local (split, row and head in one) that are real."""
+    first = tl.cast(first, tl.int64)
+    wide = is_real[:, None] & (dims < K)[None, :]
+    tl.store(weighted + first * K + (local[:, None] * K + dims[None, :]), acc, mask=wide)
+    tl.store(stats + first * 2 + local * 2, top, mask=is_real)
+    tl.store(stats + first * 2 + local * 2 + 1, total, mask=is_real)
 
 
 @triton.jit
 def store_result(
-    out, lse, row, heads, dims, is_real, top, total, acc,
-    H: tl.constexpr, K: tl.constexpr, WITH_LSE: tl.constexpr,
-):  # fmt: skip
+    out, lse, first, local, dims, is_real, top, total, acc, K: tl.constexpr, WITH_LSE: tl.constexpr
+):
     """Stores the normalised output and the logarithm of the sum; zeros and -inf without a key."""
     seen = total > 0
     total = tl.where(seen, total, 1.0)
-    at = row.to(tl.int64) * H + heads
-    wide = of_rows(is_real, dims, K)
-    result = tl.where(seen[:, None], acc / total[:, None], 0.0)
-    tl.store(out + at[:, None] * K + dims[None, :], result.to(out.dtype.element_ty), mask=wide)
+    wide = is_real[:, None] & (dims < K)[None, :]
+    result = tl.where(seen[:, None], acc / total[:, None], 0.0).to(out.dtype.element_ty)
+    tl.store(out + first * K + (local[:, None] * K + dims[None, :]), result, mask=wide)
     if WITH_LSE:
         log_sum = tl.where(seen, (top + tl.log2(total)) * LN_2, float("-inf"))
-        tl.store(lse + at, log_sum, mask=is_real)
+        tl.store(lse + first + local, log_sum, mask=is_real)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "own_planes", "prompt_planes"])
 def merge_kernel(
     out, lse, own_weighted, own_stats, own_length, prompt_weighted, prompt_stats, prompt_length,
-    rows, H: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr, HAS_PROMPT: tl.constexpr,
-    WITH_LSE: tl.constexpr, STAGES: tl.constexpr,
+    own_planes, prompt_planes, rows, H: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
+    HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Grid (B, H): merges the parts of a row and a head, the prompt's before its own."""
-    row = tl.program_id(0)
-    heads = tl.program_id(1) + tl.arange(0, 1)
+    row, head = tl.program_id(0), tl.program_id(1)
+    local = tl.arange(0, 1)
+    is_real = local == 0
     dims = tl.arange(0, WIDTH)
-    is_real = heads < H
     own_keys = tl.load(own_length + row)
     top = tl.full([1], float("-inf"), tl.float32)
     total = tl.zeros([1], tl.float32)
@@ -114,11 +106,12 @@ def merge_kernel(
     if HAS_PROMPT:
         prompt_keys = tl.load(prompt_length + row)
         top, total, acc = merge_stored(
-            top, total, acc, prompt_weighted, prompt_stats, prompt_keys, rows, row, heads, dims,
-            is_real, H, K, STAGES,
+            top, total, acc, prompt_weighted, prompt_stats, prompt_keys, prompt_planes, rows, row,
+            head, local, dims, is_real, H, K, STAGES,
         )  # fmt: skip
     top, total, acc = merge_stored(
-        top, total, acc, own_weighted, own_stats, own_keys, rows, row, heads, dims,
-        is_real, H, K, STAGES,
+        top, total, acc, own_weighted, own_stats, own_keys, own_planes, rows, row,
+        head, local, dims, is_real, H, K, STAGES,
     )  # fmt: skip
-    store_result(out, lse, row, heads, dims, is_real, top, total, acc, H, K, WITH_LSE)
+    first = tl.cast(row, tl.int64) * H + head
+    store_result(out, lse, first, local, dims, is_real, top, total, acc, K, WITH_LSE)

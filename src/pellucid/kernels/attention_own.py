@@ -19,7 +19,6 @@ from pellucid.kernels.attention_merge import (
     TILE,
     merge,
     merge_stored,
-    of_rows,
     store_part,
     store_result,
     weigh,
@@ -37,10 +36,10 @@ def _count_tiles(keys, lane, lanes):
     return (mine - 1) * (SPLIT // TILE) + tl.cdiv(tl.minimum(keys - last * SPLIT, SPLIT), TILE)
 
 
-@triton.jit(do_not_specialize=["rows", "lanes"])
+@triton.jit(do_not_specialize=["rows", "lanes", "prompt_planes"])
 def own_kernel(
     q, k, v, start, length, weighted, stats,
-    prompt_length, prompt_weighted, prompt_stats, out, lse,
+    prompt_length, prompt_weighted, prompt_stats, prompt_planes, out, lse,
     rows, lanes, q_stride, head_stride, position_stride, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
     FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
@@ -60,10 +59,10 @@ def own_kernel(
     local = tl.arange(0, HEADS)
     dims = tl.arange(0, WIDTH)
     is_real = local < H // J
-    heads = kv_head * (H // J) + local
-    wide = of_rows(is_real, dims, K)
-    queries = q + row.to(tl.int64) * q_stride + heads[:, None] * K + dims[None, :]
-    queries = tl.load(queries, mask=wide, other=0.0)
+    head = kv_head * (H // J)
+    wide = is_real[:, None] & (dims < K)[None, :]
+    queries = q + tl.cast(row, tl.int64) * q_stride + head * K
+    queries = tl.load(queries + (local[:, None] * K + dims[None, :]), mask=wide, other=0.0)
     offsets = tl.arange(0, TILE)
 
     top = tl.full([HEADS], float("-inf"), tl.float32)
@@ -76,8 +75,8 @@ def own_kernel(
     if FUSED and HAS_PROMPT:
         prompt_keys = tl.load(prompt_length + row)
         all_top, all_total, all_acc = merge_stored(
-            all_top, all_total, all_acc, prompt_weighted, prompt_stats, prompt_keys, rows, row,
-            heads, dims, is_real, H, K, 1,
+            all_top, all_total, all_acc, prompt_weighted, prompt_stats, prompt_keys,
+            prompt_planes, rows, row, head, local, dims, is_real, H, K, 1,
         )  # fmt: skip
 
     for i in range(tiles):
@@ -87,7 +86,7 @@ def own_kernel(
         positions = split * SPLIT + step * TILE + offsets
         inside = positions < keys
         at = base + positions[:, None] * position_stride + dims[None, :]
-        present = of_rows(inside, dims, K)
+        present = inside[:, None] & (dims < K)[None, :]
         k_tile = tl.load(k + at, mask=present, other=0.0)
         v_tile = tl.load(v + at, mask=present, other=0.0)
         weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
@@ -101,14 +100,15 @@ def own_kernel(
                     all_top, all_total, all_acc, top, tl.sum(total, 1), acc
                 )
             else:
+                first = (tl.cast(split, tl.int64) * rows + row) * H + head
                 store_part(
-                    weighted, stats, split * rows + row, heads, dims, is_real, top,
-                    tl.sum(total, 1), acc, H, K,
-                )  # fmt: skip
+                    weighted, stats, first, local, dims, is_real, top, tl.sum(total, 1), acc, K
+                )
             top = tl.full([HEADS], float("-inf"), tl.float32)
             total = tl.zeros([HEADS, TILE], tl.float32)
             acc = tl.zeros([HEADS, WIDTH], tl.float32)
     if FUSED:
+        first = tl.cast(row, tl.int64) * H + head
         store_result(
-            out, lse, row, heads, dims, is_real, all_top, all_total, all_acc, H, K, WITH_LSE
+            out, lse, first, local, dims, is_real, all_top, all_total, all_acc, K, WITH_LSE
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from pellucid.kernels.attention_merge import SPLIT, TILE, merge, of_rows, store_part, weigh
+from pellucid.kernels.attention_merge import SPLIT, TILE, merge, store_part, weigh
 
 NOBODY = tl.constexpr(2**31 - 1)
 """Group of a row that has nothing to look at here."""
@@ -41,7 +41,7 @@ def _split(
         positions = position + tl.arange(0, TILE)
         inside = positions < end
         at = base + positions[:, None] * position_stride + dims[None, :]
-        present = of_rows(inside, dims, K)
+        present = inside[:, None] & (dims < K)[None, :]
         k_tile = tl.load(k + at, mask=present, other=0.0)
         v_tile = tl.load(v + at, mask=present, other=0.0)
         weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
@@ -72,13 +72,14 @@ def prompt_kernel(
     starts = tl.load(start + members, mask=members < rows, other=0)
 
     slots = tl.arange(0, MEMBERS * HEADS)
-    row = tile * MEMBERS + slots // HEADS
+    member, head = slots // HEADS, slots % HEADS
+    row = tile * MEMBERS + member
     slot_ids, _ = _groups_of(group, length, row, rows, first)
-    is_served = (slots % HEADS < H // J) & (row < rows)
-    heads = kv_head * (H // J) + slots % HEADS
+    is_served = (head < H // J) & (row < rows)
     dims = tl.arange(0, WIDTH)
-    wide = of_rows(is_served, dims, K)
-    queries = q + row.to(tl.int64)[:, None] * q_stride + heads[:, None] * K + dims[None, :]
+    wide = is_served[:, None] & (dims < K)[None, :]
+    queries = q + tl.cast(tile, tl.int64) * MEMBERS * q_stride + kv_head * (H // J) * K
+    queries += (member * q_stride + head * K)[:, None] + dims[None, :]
     queries = tl.load(queries, mask=wide, other=0.0)
 
     while current < NOBODY:
@@ -99,8 +100,11 @@ def prompt_kernel(
                 all_top, all_total, all_acc = merge(all_top, all_total, all_acc, top, total, acc)
             else:
                 all_top, all_total, all_acc = top, total, acc
-        # The minimum is 0, which the compiler cannot know: addresses of results stay in the loop
-        # instead of taking registers from the accumulators.
-        part = tl.program_id(1) * rows + row + tl.minimum(keys_here, 0)
-        store_part(weighted, stats, part, heads, dims, is_real, all_top, all_total, all_acc, H, K)
+        result = (tl.cast(tl.program_id(1), tl.int64) * rows + tile * MEMBERS) * H + kv_head * (
+            H // J
+        )
+        # The minimum is 0, which the compiler cannot know: the addresses of results are made here
+        # and take no registers from the accumulators before.
+        local = member * H + head + tl.minimum(keys_here, 0)
+        store_part(weighted, stats, result, local, dims, is_real, all_top, all_total, all_acc, K)
         current = tl.min(tl.where(ids > current, ids, NOBODY), 0)
