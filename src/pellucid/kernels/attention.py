@@ -35,8 +35,9 @@ ROW_TILE = 16
 """Rows that may share a read of their prompt: as many as a GRPO group mostly has."""
 
 TUNING: dict[str, dict[str, int]] = {"own": {}, "prompt": {}, "merge": {}}
-"""Overrides for measurements: num_warps, num_stages of each kernel, programs of "own". The warps
-of "own" are part of its arithmetic (they split a sum): change them for all launches or none."""
+"""Overrides for measurements: num_warps of all three, num_stages and programs (see the constants
+above) of "own" and "prompt", STAGES of "merge". Warps belong to the arithmetic, as a sum is split
+among them: change them for all launches or none. Nothing else here changes a bit."""
 
 
 class KeySource(NamedTuple):

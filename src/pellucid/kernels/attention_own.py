@@ -51,7 +51,7 @@ def own_kernel(
     lane = tl.program_id(1)
     keys = tl.load(length + row)
     # Without the hint loads would be as narrow as an element: starts are multiples of 8 elements.
-    base = tl.multiple_of(tl.load(start + row), 8) + kv_head * head_stride
+    base = tl.multiple_of(tl.load(start + row), 8) + tl.cast(kv_head, tl.int64) * head_stride
     tiles = _count_tiles(keys, lane, lanes)
     if not FUSED:  # noqa: SIM102 (a constant: Triton needs it apart)
         if tiles == 0:

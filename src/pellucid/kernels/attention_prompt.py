@@ -86,7 +86,8 @@ def prompt_kernel(
         is_sibling = ids == current
         keys_here = tl.max(tl.where(is_sibling, keys, 0), 0)
         # In eights: Triton must see how starts are aligned, or it loads element by element.
-        base = tl.max(tl.where(is_sibling, starts // 8, 0), 0) * 8 + kv_head * head_stride
+        base = tl.max(tl.where(is_sibling, starts // 8, 0), 0) * 8
+        base += tl.cast(kv_head, tl.int64) * head_stride
         is_real = is_served & (slot_ids == current)
         all_top = tl.full([MEMBERS * HEADS], float("-inf"), tl.float32)
         all_total = tl.zeros([MEMBERS * HEADS], tl.float32)
