@@ -85,7 +85,7 @@ class _Recorder:
         q, k, v = rotation.split(heads, self.packed.positions)
         self.keys.append(k)
         self.values.append(v)
-        return self.packed.attend(q, k, v)
+        return self.packed.attend(q, k, v, exact=rotation.ops.is_exact)
 
 
 def prefill_bodies(model: Decoder, arena: KVArena, requests: Sequence[Request]) -> None:

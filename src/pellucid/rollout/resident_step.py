@@ -54,17 +54,22 @@ class ResidentStep:
         params: SamplingParams,
         size: ArenaSize,
         capacity: Capacity,
+        *,
+        is_shared: bool = False,
     ) -> None:
+        """`is_shared`: the arena can give its memory back between two calls."""
         weight = model.head.weight.detach()
         self.model, self.params = model, params
         self.device = weight.device
-        self.arena = KVArena(model.spec, size, dtype=weight.dtype, device=weight.device)
+        self.arena = KVArena(
+            model.spec, size, dtype=weight.dtype, device=weight.device, is_shared=is_shared
+        )
         self.state = LoopState.sized(capacity, weight.device)
-        self.draw = new_draw(weight, params, size.slots)
+        self.draw, can_capture = new_draw(weight, params, size.slots)
         self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
         self._tables: list[Tensor] = []
         """Rotation tables that captured steps read: they must outlive a longer one."""
-        self._can_capture = self.device.type == "cuda"
+        self._can_capture = self.device.type == "cuda" and can_capture
         self._exact = model.exact
 
     def fits(
@@ -133,13 +138,13 @@ class ResidentStep:
             row.copy_(value)
 
 
-def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> Draw:
-    """Draws from hidden states with the output head [V, D]: fused unless the distribution is
-    truncated, which takes all its logits."""
+def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> tuple[Draw, bool]:
+    """Draws from hidden states with the output head [V, D], and whether a graph can hold it: fused
+    unless the distribution is truncated, which takes all its logits."""
     if not params.top_k and params.top_p >= 1:
-        return HeadSampler(weight, temperature=params.temperature, max_rows=rows)
+        return HeadSampler(weight, temperature=params.temperature, max_rows=rows), True
     sampler = Sampler(len(weight), params, weight.device)
-    return lambda hidden, u: sampler(float32_logits(hidden, weight), u)
+    return lambda hidden, u: sampler(float32_logits(hidden, weight), u), sampler.is_capturable
 
 
 class SlotAttention:

@@ -52,9 +52,7 @@ class DecodeStep:
         self.tokens = integers(slots, window)
         self.logprobs = torch.zeros(slots, window, device=device)
         self._graphs: dict[Extent, torch.cuda.CUDAGraph] = {}
-        # Truncated sampling looks at values on the host, which a graph cannot.
-        is_whole = not sampler.params.top_k and sampler.params.top_p >= 1
-        self._can_capture = device.type == "cuda" and (is_whole or sampler.params.temperature == 0)
+        self._can_capture = device.type == "cuda" and sampler.is_capturable
 
     def fits(self, model: Decoder, head: Tensor, extent: Extent, params: SamplingParams) -> bool:
         """Whether this step, with what it has captured, can serve another call."""

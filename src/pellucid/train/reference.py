@@ -21,6 +21,7 @@ class Reference:
         like = policy.embedding.weight
         self.model = Decoder(policy.spec).to(like.device, like.dtype).requires_grad_(False)
         self.model.load_state_dict(policy.state_dict())
+        self.model.exact = policy.exact
 
     def follow(self, policy: Decoder, optimizer_steps: int) -> None:
         """Moves towards the policy if a refresh is due after this many optimiser steps."""
