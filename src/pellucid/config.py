@@ -8,12 +8,38 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+AUTO = 0
+"""In the tree, what a recipe writes as "auto"; it is replaced before anything runs."""
+
+
+def _read_auto(value: Any) -> Any:
+    if value == "auto":
+        return AUTO
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError('must be a whole number of at least 1, or "auto"')
+
+
+AutoInt = Annotated[
+    int,
+    BeforeValidator(_read_auto),
+    PlainSerializer(lambda value: value if value != AUTO else "auto", return_type=int | str),
+]
 
 
 class Section(BaseModel):
@@ -59,8 +85,10 @@ class RolloutConfig(Section):
     """Strings that end a training completion, in place of the template's. Evaluations stop at the
     template's.
     """
-    slots: PositiveInt = 512
-    """Sequences decoded at once; finished ones are replaced from the queue."""
+    slots: AutoInt = AUTO
+    """Sequences decoded at once; finished ones are replaced from the queue. "auto": on a GPU as
+    many as the memory holds, see `pellucid plan`; elsewhere 512.
+    """
     resample_limit: int = Field(default=0, ge=0)
     """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems.
     0: off.
@@ -139,8 +167,12 @@ class TrainConfig(Section):
     """Rollouts; each gives `minibatches` optimiser steps."""
     minibatches: PositiveInt = 1
     """Optimiser steps per rollout (paper: 16, single inner epoch)."""
-    tokens_per_pack: PositiveInt = 8192
-    """Prompt and completion tokens in one forward pass; gradients accumulate over the packs."""
+    tokens_per_pack: AutoInt = AUTO
+    """Prompt and completion tokens in one forward pass; gradients accumulate over the packs.
+    "auto": on a GPU as the memory allows, see `pellucid plan`; elsewhere 8192.
+    """
+    memory_gib: float | None = Field(default=None, gt=0.0)
+    """GPU memory that the run may use. Default: all that is free when it starts."""
     learning_rate: float = Field(default=1e-6, gt=0.0)
     schedule: ScheduleConfig = ScheduleConfig()
     betas: tuple[Decay, Decay] = (0.9, 0.95)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pellucid.errors import ModelError
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja")
 """What a model folder needs; other formats of the same weights stay on the hub."""
+DESCRIPTION = ("*.json", "*.jinja")
+"""Of these, what says how the model is built and how text becomes tokens."""
 SKIPPED = ("*/*",)
 """Folders inside a repository hold other formats (onnx/, original/)."""
 
 
 def fetch(
-    id: str, revision: str | None, *, endpoint: str | None = None, cache: Path | None = None
+    id: str,
+    revision: str | None,
+    *,
+    endpoint: str | None = None,
+    cache: Path | None = None,
+    patterns: Sequence[str] = FILES,
 ) -> Path:
     """The local folder of hub model `id` (`owner/name`) at `revision`, downloaded where needed.
 
-    Without the network, what the cache holds of that revision is used. `endpoint` and `cache`
+    Only files that match `patterns` are fetched. Without the network, what the cache holds of that
+    revision is used. `endpoint` and `cache`
     default to huggingface_hub's own (HF_ENDPOINT, HF_HOME).
     Raises ModelError where the revision is not pinned, unknown, or cannot be fetched.
     """
@@ -35,7 +44,7 @@ def fetch(
             revision=revision,
             endpoint=endpoint,
             cache_dir=cache,
-            allow_patterns=list(FILES),
+            allow_patterns=list(patterns),
             ignore_patterns=list(SKIPPED),
         )
     except errors.RevisionNotFoundError as error:

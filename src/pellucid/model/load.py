@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pellucid.config import ModelConfig
 from pellucid.errors import ModelError
 from pellucid.model.hf_config import spec_from_config
+from pellucid.model.spec import ModelSpec
 from pellucid.model.tokenizer import TextTokenizer, read_json
 from pellucid.model.transformer import Decoder
 from pellucid.model.weights import empty_model, fill, read_safetensors, weight_files
@@ -37,6 +40,13 @@ class LoadedModel:
     """Folder or GGUF file that was read."""
 
 
+class Outline(NamedTuple):
+    """What is known of a model without its weights."""
+
+    spec: ModelSpec
+    tokenizer: Callable[[], TextTokenizer]
+
+
 def load_model(config: ModelConfig, *, dtype: torch.dtype, device: str) -> LoadedModel:
     """Loads the model that a recipe names, in `dtype` on `device`.
 
@@ -57,8 +67,10 @@ def load_model(config: ModelConfig, *, dtype: torch.dtype, device: str) -> Loade
     return LoadedModel(model=model, tokenizer=tokenizer, name=config.id, digest=digest, path=path)
 
 
-def resolve(config: ModelConfig) -> Path:
-    """The folder or GGUF file of a model, fetched from the hub where it is not local."""
+def resolve(config: ModelConfig, *, has_weights: bool = True) -> Path:
+    """The folder or GGUF file of a model, fetched from the hub where it is not local; from there
+    without `has_weights` the description of the model alone.
+    """
     if config.path is not None:
         path = Path(config.path).expanduser()
         if not path.exists():
@@ -76,9 +88,25 @@ def resolve(config: ModelConfig) -> Path:
             f"no model {config.id}: give {EMBEDDED}, an existing folder or .gguf file, "
             "or a hub id owner/name"
         )
-    from pellucid.model.hub import fetch
+    from pellucid.model.hub import DESCRIPTION, FILES, fetch
 
-    return fetch(config.id, config.revision)
+    patterns = FILES if has_weights else DESCRIPTION
+    return fetch(config.id, config.revision, patterns=patterns)
+
+
+def read_outline(path: Path) -> Outline:
+    """Shape and tokenizer of what `resolve` found, its weights not read. Raises ModelError."""
+    if path.is_dir():
+        config = read_json(path / "config.json")
+        if not config:
+            raise ModelError(f"{path} has no config.json: not a model folder")
+        return Outline(spec_from_config(config), lambda: TextTokenizer.from_folder(path))
+    from pellucid.model.gguf_file import GgufFile
+    from pellucid.model.gguf_model import spec_from_gguf
+    from pellucid.model.gguf_tokenizer import tokenizer_from_metadata
+
+    file = GgufFile(path)
+    return Outline(spec_from_gguf(file), lambda: tokenizer_from_metadata(file.metadata))
 
 
 def weights_digest(path: Path) -> str:

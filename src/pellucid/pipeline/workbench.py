@@ -9,13 +9,15 @@ from pathlib import Path
 import torch
 
 from pellucid.artifacts import RunFolder
-from pellucid.config import ModelConfig, RunConfig
+from pellucid.config import AUTO, ModelConfig, RunConfig
 from pellucid.errors import ConfigError, RunError
 from pellucid.model.load import LoadedModel, load_model
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.runlog import Progress
+from pellucid.train.memory_plan import MemoryPlan
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DEFAULT_SLOTS = 512
 MODEL_NAME = "model"
 """Folder of a stage that holds what it trained, as transformers reads it."""
 
@@ -32,17 +34,28 @@ class Workbench:
     """In words, for the record: `cpu, 2 threads`, `NVIDIA H200`."""
 
 
-def open_run_workbench(config: RunConfig, progress: Progress) -> Workbench:
-    """Loads the model that a recipe names. Raises ModelError, or ConfigError without a GPU."""
+def open_run_workbench(
+    config: RunConfig, progress: Progress, memory: MemoryPlan | None = None
+) -> Workbench:
+    """Loads the model that a recipe names; keys and values keep to the `memory` plan.
+
+    Raises ModelError, or ConfigError without a GPU.
+    """
     device = resolve_device(config.device)
     threads = set_threads(config.threads)
     model = trained_or_given(config.model)
     with progress.task(f"loading {config.model.id}", 1, "model") as tick:
-        loaded = load_model(model, dtype=_resolve_dtype(config.dtype, device), device=device)
+        loaded = load_model(model, dtype=resolve_dtype(config.dtype, device), device=device)
         tick(1)
     return Workbench(
         loaded=loaded,
-        engine=InProcessEngine(loaded.model, loaded.tokenizer, slots=config.rollout.slots),
+        engine=InProcessEngine(
+            loaded.model,
+            loaded.tokenizer,
+            slots=DEFAULT_SLOTS if config.rollout.slots == AUTO else config.rollout.slots,
+            kv_limit=memory.kv_limit if memory is not None else None,
+            is_shared=memory is not None and memory.is_time_shared,
+        ),
         device=device,
         device_name=describe_device(device, threads),
     )
@@ -94,7 +107,8 @@ def describe_device(device: str, threads: int) -> str:
     return f"cpu, {threads} threads"
 
 
-def _resolve_dtype(wanted: str, device: str) -> torch.dtype:
+def resolve_dtype(wanted: str, device: str) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA, else float32."""
     if wanted == "auto":
         return torch.bfloat16 if device == "cuda" else torch.float32
     return _DTYPES[wanted]

@@ -25,13 +25,14 @@ from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_r
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems
-from pellucid.errors import ConfigError, Interrupted, RunError
+from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
 from pellucid.model.export import export_model
 from pellucid.pipeline.measure import kept_result, load_suites, measure, measure_into
+from pellucid.pipeline.plan import CHOICES, Settled, check_fit, longest_prompt, settle
 from pellucid.pipeline.result import build_result
 from pellucid.pipeline.workbench import MODEL_NAME, Workbench, open_run_workbench
 from pellucid.protocols import ProgressFn
@@ -44,12 +45,11 @@ from pellucid.tasks.templates import Template, get_template
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Collector
 from pellucid.train.grpo import GrpoRun, MetricGroups
+from pellucid.train.memory_plan import MemoryPlan
 from pellucid.train.recorder import Recorder
 from pellucid.train.update import PolicyUpdater
 
 STAGE = "zero"
-LONGEST_TRIED = 50
-"""Of so many of the longest questions the prompts are counted in tokens before any work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +142,7 @@ class ZeroJob:
         self.ledger = ledger
         self.progress = progress
         self.started = time.perf_counter()
+        self.memory: MemoryPlan | None = None
         self.code = code_state()
         """As loaded now: the checkout may move on while the job runs."""
         self.should_stop: Callable[[], bool] = lambda: False
@@ -152,10 +153,14 @@ class ZeroJob:
             return self._run()
 
     def _run(self) -> RunOutcome:
+        self.config, self.memory = self._settle()
         config, suites = self.config, self.plan.suites
-        bench = open_run_workbench(config, self.progress)
+        bench = open_run_workbench(config, self.progress, self.memory)
         self._check_fit(bench)
-        self.ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest)
+        chosen = {} if self.memory is None else {n: getattr(self.memory, n) for n in CHOICES}
+        self.ledger.append(
+            EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest, **chosen
+        )
         with GraderPool(math_verify=config.reward.math_verify) as grader:
             before = self._measure_all("before", suites, bench, grader)
             self._train(bench, grader)
@@ -163,19 +168,20 @@ class ZeroJob:
             after = self._measure_all("after", trained, bench, grader)
         return self._finish(bench, suites, before, after)
 
+    def _settle(self) -> Settled:
+        """Chooses before anything is loaded; a continued run keeps to its first choices."""
+        started = self.ledger.last(EventKind.STAGE_STARTED)
+        earlier = {} if started is None else started.payload
+        settled = settle(self.config, self.plan.problems, self.plan.template, earlier=earlier)
+        if settled.memory is not None:
+            self.progress.say(settled.memory.summary())
+        return settled
+
     def _check_fit(self, bench: Workbench) -> None:
         """Training prompts too long for the context are missed before the base is measured."""
-        by_length = sorted(self.plan.problems, key=lambda p: len(p.question), reverse=True)
-        tokenizer, template = bench.loaded.tokenizer, self.plan.template
-        longest = max(
-            len(template.prompt_ids(p.question, tokenizer)) for p in by_length[:LONGEST_TRIED]
-        )
-        new, context = self.config.rollout.max_new_tokens, bench.loaded.model.spec.max_context
-        if longest + new > context:
-            raise ConfigError(
-                f"rollout.max_new_tokens = {new} and a prompt of {longest} tokens do not fit into "
-                f"the model's context of {context}: lower it, or choose a shorter task.template"
-            )
+        longest = longest_prompt(self.plan.problems, self.plan.template, bench.loaded.tokenizer)
+        context = bench.loaded.model.spec.max_context
+        check_fit(longest, self.config.rollout.max_new_tokens, context)
 
     def _measure_all(
         self, arm: str, suites: Sequence[Suite], bench: Workbench, grader: GraderPool
@@ -242,6 +248,10 @@ class ZeroJob:
             seed=config.seed,
             progress=self.progress,
         )
+        bench.engine.release()  # an evaluation may hold more than was planned for training
+        updater = PolicyUpdater(bench.loaded.model, config, plan.objective)
+        if self.memory is not None:
+            bench.loaded.model.checkpointed_blocks = self.memory.checkpointed_blocks
         job = GrpoRun(
             config=config,
             collector=Collector(
@@ -253,7 +263,7 @@ class ZeroJob:
                 grader,
                 plan.objective.advantage,
             ),
-            updater=PolicyUpdater(bench.loaded.model, config, plan.objective),
+            updater=updater,
             checkpoints=Checkpoints(
                 self.stage,
                 keep=config.train.keep_checkpoints,
@@ -261,7 +271,8 @@ class ZeroJob:
                 on_damage=lambda line: self._note(EventKind.ARTEFACT_DAMAGED, artefact=line),
             ),
             recorder=recorder,
-            refresh=bench.engine.refresh,
+            refresh=lambda: self._after_update(bench, updater),
+            before_update=bench.engine.suspend,
             should_stop=self.should_stop,
             after_update=lambda step: self._small_evaluation(step, plan.suites[0], bench, grader),
         )
@@ -270,6 +281,12 @@ class ZeroJob:
                 job.train(tick)
         finally:
             recorder.close()
+
+    def _after_update(self, bench: Workbench, updater: PolicyUpdater) -> None:
+        """New weights for the engine; where memory is shared, the room that training took."""
+        if self.memory is not None and self.memory.is_time_shared:
+            updater.optimizer.release_gradients()
+        bench.engine.refresh()
 
     def _note(self, kind: EventKind, **payload: Any) -> None:
         self.ledger.append(kind, **payload, elapsed_s=round(self._elapsed_s(), 3))

@@ -36,20 +36,48 @@ class InProcessEngine:
     rounding of the logits, which on most kernels depends on the batch).
     """
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int = 512) -> None:
-        """`slots`: sequences decoded at once; on CUDA fewer if the memory does not hold them."""
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        slots: int = 512,
+        kv_limit: int | None = None,
+        is_shared: bool = False,
+    ) -> None:
+        """`slots`: sequences decoded at once; on CUDA fewer if the memory does not hold them.
+        `kv_limit`: bytes that keys and values may take there. `is_shared`: `suspend` lends their
+        memory to others.
+        """
         if slots < 1:
             raise UserError(f"the engine needs at least 1 slot, not {slots}: set rollout.slots")
         self.model = model
         self.tokenizer = tokenizer
         self.slots = slots
         self._spare: DecodeStep | None = None
-        self._resident = self._new_resident()
+        self._is_shared = is_shared
+        self._resident = self._new_resident(kv_limit)
         self.refresh()
 
     def refresh(self) -> None:
         """Must be called after the weights changed: drops the copies made for fast inference."""
         self._packing: Packing | None = None
+
+    def release(self) -> None:
+        """Gives back keys, values and captured steps; the next `generate` makes them anew."""
+        self._spare = None
+        if self._resident is not None:
+            self._resident.release()
+
+    def suspend(self) -> None:
+        """Lends the memory of keys and values to others until the next `generate`, where the
+        engine was made `is_shared`.
+        """
+        if not self._is_shared:
+            return
+        self._spare = None
+        if self._resident is not None:
+            self._resident.suspend()
 
     def generate(
         self,
@@ -105,7 +133,7 @@ class InProcessEngine:
             self._spare = generation.step
         return completions
 
-    def _new_resident(self) -> ResidentEngine | None:
+    def _new_resident(self, kv_limit: int | None) -> ResidentEngine | None:
         """The engine on the device, where its kernels run and fit the model."""
         weight = self.model.embedding.weight
         if weight.dtype != torch.bfloat16 or not triton_ready(weight.device):
@@ -114,7 +142,13 @@ class InProcessEngine:
 
         if not supports(self.model.spec):
             return None
-        return ResidentEngine(self.model, self.tokenizer, slots=self.slots)
+        return ResidentEngine(
+            self.model,
+            self.tokenizer,
+            slots=self.slots,
+            kv_limit=kv_limit,
+            is_shared=self._is_shared,
+        )
 
     def _spare_bytes(self) -> int:
         device = self.model.embedding.weight.device

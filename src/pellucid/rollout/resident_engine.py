@@ -24,14 +24,24 @@ from pellucid.rollout.stop_table import StopTable
 from pellucid.rollout.waves import Wave, plan_waves
 
 MEMORY_FRAC = 0.85
-"""Share of the free memory that keys and values may take."""
+"""Share of the free memory that keys and values may take where nothing else is said."""
 
 
 class ResidentEngine:
     """Serves calls of `InProcessEngine` on CUDA."""
 
-    def __init__(self, model: Decoder, tokenizer: Tokenizer, *, slots: int) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        slots: int,
+        kv_limit: int | None = None,
+        is_shared: bool = False,
+    ) -> None:
+        """`kv_limit`: bytes that keys and values may take; `is_shared`: `suspend` frees them."""
         self.model, self.tokenizer, self.slots = model, tokenizer, slots
+        self.kv_limit, self.is_shared = kv_limit, is_shared
         self._step: ResidentStep | None = None
         self._tables: dict[tuple[str, ...], NDArray[np.int16] | None] = {}
 
@@ -56,6 +66,18 @@ class ResidentEngine:
         self._step = step
         return completions
 
+    def suspend(self) -> None:
+        """Lends the memory of keys and values to others until the next call, which takes it
+        again; captured steps stay, unless this device cannot keep addresses without memory. Only
+        where the engine was made `is_shared`.
+        """
+        if not self.is_shared or self._step is None:
+            return
+        if self._step.arena.can_suspend:
+            self._step.arena.suspend()
+        else:
+            self.release()
+
     def release(self) -> None:
         """Gives back keys, values and captured steps; the next call makes them anew."""
         self._step = None
@@ -66,13 +88,16 @@ class ResidentEngine:
         # While a call runs nothing is kept: if it fails, what it leaves may hold NaN.
         spare, self._step = self._step, None
         weight = self.model.head.weight
-        kept = spare.arena.num_bytes if spare is not None else 0
+        kept = spare.arena.held_bytes if spare is not None else 0
+        free = free_bytes(weight.device) + kept
+        # A limit leaves room for all else.
+        budget = int(MEMORY_FRAC * free) if self.kv_limit is None else min(free, self.kv_limit)
         waves, size = plan_waves(
             requests,
             params,
             self.model.spec,
             slots=self.slots,
-            budget=int(MEMORY_FRAC * (free_bytes(weight.device) + kept)),
+            budget=budget,
             element_size=weight.element_size(),
         )
         table = self._table(params)
@@ -85,9 +110,10 @@ class ResidentEngine:
             stop_states=0 if table is None else len(table),
         )
         if spare is not None and spare.fits(self.model, params, size, capacity):
+            spare.arena.resume()
             return spare, waves
         del spare  # gives its memory back first
-        return ResidentStep(self.model, params, size, capacity), waves
+        return ResidentStep(self.model, params, size, capacity, is_shared=self.is_shared), waves
 
     def _table(self, params: SamplingParams) -> NDArray[np.int16] | None:
         """Transitions of the stop strings [states, V]; None: there are none, or no table can be

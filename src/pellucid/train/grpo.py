@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from pellucid.config import RunConfig
-from pellucid.errors import Interrupted
+from pellucid.errors import Interrupted, NumericsError
 from pellucid.protocols import ProgressFn
 from pellucid.records import Rollout, StopReason, Verdict
 from pellucid.train.checkpoint import Checkpoints
@@ -41,7 +41,9 @@ class GrpoRun:
     checkpoints: Checkpoints
     recorder: Recorder
     refresh: Callable[[], None]
-    """Tells the engine that the weights changed."""
+    """Tells the engine that the weights changed, and that memory is its own again."""
+    before_update: Callable[[], None] = field(default=lambda: None)
+    """Makes room for the update."""
     should_stop: Callable[[], bool] = field(default=lambda: False)
     after_update: StepHook = field(default=lambda step: {})
 
@@ -70,9 +72,10 @@ class GrpoRun:
         updates.
         """
         started = time.perf_counter()
-        batch = self.collector.collect(step)
+        batch = self._collect(step)
         collected = time.perf_counter()
         rollout = batch_metrics(batch)
+        self.before_update()
         trained = self.updater.update(batch.sequences(), step=step)
         self.refresh()
         ended = time.perf_counter()
@@ -85,6 +88,13 @@ class GrpoRun:
         groups = {"rollout": rollout, "train": trained, "timing": timing}
         self.recorder.record(step, groups | self.after_update(step), batch)
         self.recorder.metrics.end_step(step, self.config.train.steps)
+
+    def _collect(self, step: int) -> Batch:
+        """The batch of a step; a NumericsError names the step."""
+        try:
+            return self.collector.collect(step)
+        except NumericsError as error:
+            raise NumericsError(f"step {step}: {error}") from error
 
     def _resume(self) -> int:
         restored = self.checkpoints.load_last(self.updater)

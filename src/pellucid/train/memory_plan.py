@@ -1,0 +1,359 @@
+"""Who gets how much of a CUDA device's memory, chosen before anything is loaded onto it.
+
+Weights, optimiser states, gradients and the reference are there all the time. On top of them come,
+in turn, keys and values (rollout) and activations with logits (training). Where both fit side by
+side they stay; else keys and values give their memory back while training runs. Of the packs the
+largest wins for which no block has to compute its activations again; where there is none, as few
+blocks do as fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from pellucid.errors import ConfigError
+from pellucid.model.spec import ModelSpec
+from pellucid.records import Request, SamplingParams
+from pellucid.rollout.arena import ArenaSize
+from pellucid.rollout.loop_buffers import Capacity
+from pellucid.rollout.waves import plan_waves, round_rows
+from pellucid.train import memory_sizes as sizes
+
+GIB = 2**30
+SPARE_FRAC = 0.04
+"""Share of the memory left alone: blocks that torch holds but cannot use as they are cut."""
+LARGEST_PACK = 16_384
+"""Tokens. Matrix products gain nothing from more, and activations grow with it."""
+COMFORTABLE_PACK = 8192
+"""Below it matrix products slow down: rather compute activations again."""
+PACK_GRAIN = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What of a recipe and a model takes memory."""
+
+    spec: ModelSpec
+    element: int
+    """Bytes of a weight: 2 or 4."""
+    prompts: int
+    group_size: int
+    prompt_tokens: int
+    """Of the longest prompt."""
+    max_new_tokens: int
+    minibatches: int = 1
+    has_reference: bool = False
+    slots: int | None = None
+    """Set by hand; None: as many as fit."""
+    tokens_per_pack: int | None = None
+    """Set by hand; None: chosen."""
+
+    @property
+    def num_samples(self) -> int:
+        return self.prompts * self.group_size
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence as the trainer feeds it."""
+        return self.prompt_tokens - 1 + self.max_new_tokens
+
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens fed for one optimiser step."""
+        tokens = self.num_samples * self.max_new_tokens + self.prompts * (self.prompt_tokens - 1)
+        return -(-tokens // self.minibatches)
+
+    def completion_tokens(self, tokens: int) -> int:
+        """Most completion tokens, which have logits, in a pack that feeds so many."""
+        own = self.group_size * self.max_new_tokens
+        return -(-tokens * own // (own + self.prompt_tokens - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """Bytes by class, and the choices that lead to them."""
+
+    available: int
+    """What the plan may use."""
+    weights: int
+    states: int
+    """Optimiser: master and moments."""
+    gradients: int
+    reference: int
+    kv: int
+    decoding: int
+    """Loop state, results, and what a captured step works on."""
+    prefill: int
+    activations: int
+    """What a pack keeps for its backward pass."""
+    logits: int
+    """Kept by the loss head for the backward pass: its `keep_bytes`."""
+    head_work: int
+    """What comes on top of kept logits: the head's backward pass, or the reference's forward pass.
+    """
+    block_work: int
+    """What the blocks' backward pass needs beside activations, when the logits are gone."""
+    overhead: int
+    slots: int
+    tokens_per_pack: int
+    checkpointed_blocks: int
+    is_time_shared: bool
+    """Keys, values and gradients give their memory back when it is the other phase's turn."""
+    kv_limit: int
+    """Bytes that keys and values may take, for evaluations with longer completions as well."""
+
+    @property
+    def resident(self) -> int:
+        """What is there in both phases."""
+        fixed = self.overhead + self.weights + self.states + self.reference + self.decoding
+        return fixed + (0 if self.is_time_shared else self.gradients + self.kv)
+
+    @property
+    def rollout_peak(self) -> int:
+        return self.resident + self.prefill + (self.kv if self.is_time_shared else 0)
+
+    @property
+    def training_peak(self) -> int:
+        gradients = self.gradients if self.is_time_shared else 0
+        work = max(self.logits + self.head_work, self.block_work)
+        return self.resident + gradients + self.activations + work
+
+    @property
+    def peak(self) -> int:
+        return max(self.rollout_peak, self.training_peak)
+
+    def summary(self) -> str:
+        """One line of the choices and the peak."""
+        again = self.checkpointed_blocks
+        return (
+            f"memory: {self.slots} slots, packs of {self.tokens_per_pack} tokens, "
+            + (f"{again} blocks compute activations again, " if again else "")
+            + ("keys and values in turns with training, " if self.is_time_shared else "")
+            + f"peak {self.peak / GIB:.1f} of {self.available / GIB:.1f} GiB"
+        )
+
+
+def choose_plan(job: Job, free: int) -> MemoryPlan:
+    """The fastest plan that fits `free` bytes.
+
+    Raises ConfigError with one line that names what does not fit and its bytes.
+    """
+    available = int(free * (1 - SPARE_FRAC))
+    base = _fixed(job, available)
+    _check_fixed(job, base, available)
+    for attempt in _attempts(job):
+        plan = _try(job, base, attempt)
+        if plan is not None:
+            return plan
+    raise ConfigError(_why_not(job, base))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    tokens: int
+    checkpointed: int
+    is_time_shared: bool
+    keeps_logits: bool
+
+
+def _attempts(job: Job) -> Iterator[_Attempt]:
+    """From the fastest to the smallest."""
+    packs = pack_sizes(job)
+    comfortable = [t for t in packs if t >= min(COMFORTABLE_PACK, packs[0])]
+    for keeps_logits in (True, False):
+        for is_time_shared in (False, True):
+            for tokens in comfortable:
+                yield _Attempt(tokens, 0, is_time_shared, keeps_logits)
+    for tokens in packs[len(comfortable) - 1 :]:
+        for checkpointed in range(job.spec.num_layers + 1):
+            yield _Attempt(tokens, checkpointed, True, False)
+
+
+def pack_sizes(job: Job) -> list[int]:
+    """Tokens of a pack worth trying, the largest first."""
+    if job.tokens_per_pack is not None:
+        return [job.tokens_per_pack]
+    least = -(-job.longest // PACK_GRAIN) * PACK_GRAIN
+    needed = -(-job.step_tokens // PACK_GRAIN) * PACK_GRAIN
+    found = []
+    tokens = LARGEST_PACK
+    while tokens > least:
+        found.append(tokens)
+        tokens //= 2
+    found.append(least)
+    fitting = [t for t in found if t <= needed]
+    # One pack for all is smaller than the next size up.
+    return [needed, *fitting] if len(fitting) < len(found) and needed not in fitting else fitting
+
+
+def _fixed(job: Job, available: int) -> MemoryPlan:
+    spec, element = job.spec, job.element
+    weights = sizes.weight_bytes(spec, element)
+    return MemoryPlan(
+        available=available,
+        weights=weights,
+        states=sizes.state_bytes(spec, element),
+        gradients=sizes.gradient_bytes(spec),
+        reference=weights if job.has_reference else 0,
+        kv=0,
+        decoding=0,
+        prefill=sizes.prefill_bytes(spec, element, job.prompts * job.prompt_tokens),
+        activations=0,
+        logits=0,
+        head_work=0,
+        block_work=0,
+        overhead=sizes.OVERHEAD_BYTES,
+        slots=0,
+        tokens_per_pack=0,
+        checkpointed_blocks=0,
+        is_time_shared=False,
+        kv_limit=0,
+    )
+
+
+def _check_fixed(job: Job, base: MemoryPlan, available: int) -> None:
+    """What nothing can make smaller comes first, class by class."""
+    used = base.overhead
+    classes = {
+        "weights": base.weights,
+        "optimizer states": base.states,
+        "float32 gradients": base.gradients,
+        "weights of the reference (algo.beta > 0)": base.reference,
+    }
+    for name, need in classes.items():
+        if used + need > available:
+            raise ConfigError(
+                _misfit(name, need, used, available, "take a smaller model or a larger GPU")
+            )
+        used += need
+
+
+def _try(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan | None:
+    """The plan of an attempt, None where it does not fit."""
+    training = _with_training(job, base, attempt)
+    if training.training_peak > training.available:
+        return None
+    used = training.rollout_peak if attempt.is_time_shared else training.peak
+    plan = _with_rollout(job, training, training.available - used)
+    if plan is None or plan.peak > plan.available:
+        return None
+    wanted = min(job.slots or job.num_samples, job.num_samples)
+    if plan.slots < wanted and not attempt.is_time_shared:
+        return None  # all slots are worth taking turns
+    return plan if attempt.keeps_logits else _with_spare_logits(job, plan)
+
+
+def _with_training(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan:
+    """`base` with activations, logits and work; the loop state is estimated for all slots."""
+    spec, element = job.spec, job.element
+    # A sequence longer than the pack gets a pack of its own.
+    tokens = max(attempt.tokens, job.longest)
+    completion = job.completion_tokens(tokens)
+    everything = sizes.all_logits_bytes(spec.vocab_size, completion)
+    head = sizes.head_work_bytes(spec, element, completion, keeps_all=attempt.keeps_logits)
+    if job.has_reference:
+        chunk = sizes.FLOAT32 * spec.vocab_size * sizes.logit_rows(spec.vocab_size, completion)
+        head = max(head, chunk, sizes.forward_bytes(spec, element, tokens))
+    return replace(
+        base,
+        decoding=_decoding_bytes(job, job.slots or job.num_samples),
+        activations=sizes.activation_bytes(spec, element, tokens, attempt.checkpointed),
+        logits=everything if attempt.keeps_logits else 0,
+        head_work=head,
+        block_work=sizes.backward_bytes(spec, element, tokens, attempt.checkpointed),
+        tokens_per_pack=attempt.tokens,
+        checkpointed_blocks=attempt.checkpointed,
+        is_time_shared=attempt.is_time_shared,
+    )
+
+
+def _with_spare_logits(job: Job, plan: MemoryPlan) -> MemoryPlan:
+    """Keeps the logits of as many chunks as there is memory left for."""
+    vocab = job.spec.vocab_size
+    completion = job.completion_tokens(max(plan.tokens_per_pack, job.longest))
+    chunk = sizes.FLOAT32 * vocab * sizes.logit_rows(vocab, completion)
+    beside = max(plan.block_work - plan.head_work, 0)
+    spare = plan.available - plan.training_peak + beside
+    return replace(
+        plan, logits=min(spare, sizes.all_logits_bytes(vocab, completion)) // chunk * chunk
+    )
+
+
+def _with_rollout(job: Job, plan: MemoryPlan, room: int) -> MemoryPlan | None:
+    """`plan` with the keys and values that `room` bytes hold; None where not one sequence fits."""
+    if room < sizes.kv_token_bytes(job.spec, job.element) * job.longest:
+        return None
+    size = arena_size(job, room)
+    wanted = job.slots
+    if wanted is not None and size.slots < min(wanted, job.num_samples):
+        return None
+    kv = size.num_bytes(job.spec, job.element)
+    slots = min(size.slots, round_rows(job.num_samples)) if wanted is None else wanted
+    return replace(
+        plan, kv=kv, slots=slots, kv_limit=room, decoding=_decoding_bytes(job, size.slots)
+    )
+
+
+def arena_size(job: Job, room: int) -> ArenaSize:
+    """What the engine will allocate when it may use `room` bytes for keys and values."""
+    prompt = (0,) * job.prompt_tokens
+    requests = [
+        Request(prompt_ids=prompt, sample_ids=tuple(range(job.group_size)))
+        for _ in range(job.prompts)
+    ]
+    params = SamplingParams(max_new_tokens=job.max_new_tokens)
+    slots = job.slots or job.num_samples
+    _, size = plan_waves(
+        requests, params, job.spec, slots=slots, budget=room, element_size=job.element
+    )
+    return size
+
+
+def _decoding_bytes(job: Job, slots: int) -> int:
+    rows = min(slots, job.num_samples)
+    capacity = Capacity(
+        slots=slots,
+        samples=job.num_samples,
+        prompts=job.prompts,
+        new_tokens=job.max_new_tokens,
+        vocab=job.spec.vocab_size,
+        stop_states=0,
+    )
+    step = sizes.decode_bytes(job.spec, job.element, rows, job.prompt_tokens)
+    return sizes.loop_bytes(capacity) + step
+
+
+def _why_not(job: Job, base: MemoryPlan) -> str:
+    """The line for a job whose model fits but whose work does not: the smallest attempt's."""
+    smallest = _Attempt(pack_sizes(job)[-1], job.spec.num_layers, True, False)
+    plan = _with_training(job, base, smallest)
+    if plan.training_peak > plan.available:
+        need = plan.activations + max(plan.logits + plan.head_work, plan.block_work)
+        return _misfit(
+            f"activations of {max(smallest.tokens, job.longest)} tokens",
+            need,
+            plan.training_peak - need,
+            plan.available,
+            "lower rollout.max_new_tokens"
+            if job.tokens_per_pack is None or job.tokens_per_pack <= job.longest
+            else 'lower train.tokens_per_pack, or set it to "auto"',
+        )
+    token = sizes.kv_token_bytes(job.spec, job.element)
+    used = plan.rollout_peak
+    if job.slots is None:
+        what, need = "keys and values of one sequence", token * job.longest
+        remedy = "lower rollout.max_new_tokens"
+    else:
+        slots = min(job.slots, job.num_samples)
+        what = f"keys and values of {slots} slots"
+        need = token * (slots * job.max_new_tokens + job.prompts * job.prompt_tokens)
+        remedy = 'lower rollout.slots, or set it to "auto"'
+    return _misfit(what, need, used, plan.available, remedy)
+
+
+def _misfit(what: str, need: int, used: int, available: int, remedy: str) -> str:
+    return (
+        f"{what} need {need / GIB:.1f} GiB beside {used / GIB:.1f} GiB of what comes first, "
+        f"{max(available - used, 0) / GIB:.1f} of {available / GIB:.1f} GiB are free: {remedy}"
+    )

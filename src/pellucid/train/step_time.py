@@ -1,0 +1,152 @@
+"""How long a GRPO step will take: the larger of bytes and arithmetic, over what is reached of them.
+
+Grading, host work and the first steps, which compile and capture, are not in it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from pellucid.rollout.waves import round_rows
+from pellucid.train import memory_sizes as sizes
+from pellucid.train.memory_plan import Job, MemoryPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePeaks:
+    """What a device reaches on large copies and products, measured, not of its data sheet."""
+
+    name: str
+    flops: float
+    """bfloat16 operations a second."""
+    bytes_per_s: float
+    memory: int
+    """Bytes free on an empty device."""
+
+
+PEAKS = (
+    DevicePeaks(name="H200", flops=790e12, bytes_per_s=4.3e12, memory=139 * 2**30),
+    DevicePeaks(name="H100", flops=790e12, bytes_per_s=3.0e12, memory=79 * 2**30),
+    DevicePeaks(name="A100", flops=260e12, bytes_per_s=1.75e12, memory=79 * 2**30),
+    DevicePeaks(name="4090", flops=160e12, bytes_per_s=0.92e12, memory=23 * 2**30),
+)
+"""The H200 as measured; the others by the shares of their data sheets that it reached."""
+
+SMALL, MIDDLE = 1.0e9, 3.0e9
+"""Parameters where a size class ends."""
+DECODE_EFFICIENCY = (0.30, 0.50, 0.72)
+"""Share of the floor that decoding reaches, for small, middle and large models: the smaller, the
+more of a step is launches."""
+TRAINING_MFU = (0.45, 0.52, 0.55)
+PREFILL_MFU = (0.35, 0.45, 0.55)
+SECTIONS = 64
+"""Into so many parts of equal length a rollout is cut for the sum of its steps."""
+SHARED_READS = 16
+"""Rows of a group that read their prompt's keys and values together."""
+OPTIMIZER_BYTES = 32
+"""Read and written per parameter by clipping, AdamW and the copy to the weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of a step's parts."""
+
+    prefill_s: float
+    decode_s: float
+    training_s: float
+    optimizer_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.prefill_s + self.decode_s + self.training_s + self.optimizer_s
+
+
+def peaks_of(device_name: str) -> DevicePeaks | None:
+    """The known device whose name occurs in this one."""
+    for peaks in PEAKS:
+        if peaks.name.lower() in device_name.lower():
+            return peaks
+    return None
+
+
+def predict(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) -> StepTime:
+    """The time of a step whose completions have `mean_length` tokens on average."""
+    size = _size_class(job.spec.num_parameters)
+    body = job.prompts * (job.prompt_tokens - 1)
+    generated = job.num_samples * mean_length
+    return StepTime(
+        prefill_s=_forward_flops(job, body, 0, job.prompt_tokens / 2)
+        / (peaks.flops * PREFILL_MFU[size]),
+        decode_s=_decode_s(job, plan, peaks, mean_length) / DECODE_EFFICIENCY[size],
+        training_s=_training_flops(job, plan, body + generated, generated, mean_length)
+        / (peaks.flops * TRAINING_MFU[size]),
+        optimizer_s=job.minibatches * OPTIMIZER_BYTES * job.spec.num_parameters / peaks.bytes_per_s,
+    )
+
+
+def _decode_s(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) -> float:
+    """The floor of all steps. While samples wait all slots are busy; then rows end one by one."""
+    slots = max(min(plan.slots, job.num_samples), 1)
+    full_steps = (job.num_samples - slots) * mean_length / slots
+    seconds = full_steps * _step_floor_s(job, peaks, slots, mean_length / 2)
+    span = job.max_new_tokens / SECTIONS
+    decay = _decay(job.max_new_tokens, mean_length)
+    for section in range(SECTIONS):
+        own = (section + 0.5) * span
+        live = slots * math.exp(-decay * own)
+        rows = min(round_rows(math.ceil(live)), slots)
+        seconds += span * _step_floor_s(job, peaks, rows, own)
+    return seconds
+
+
+def _decay(longest: int, mean: float) -> float:
+    """Rate at which samples end, so that the mean of lengths cut at `longest` comes out."""
+    if mean >= longest:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        found = (1 - math.exp(-rate * longest)) / rate
+        low, high = (rate, high) if found > mean else (low, rate)
+    return (low + high) / 2
+
+
+def _step_floor_s(job: Job, peaks: DevicePeaks, rows: float, own: float) -> float:
+    """One step of so many rows that have generated `own` tokens each."""
+    spec, body = job.spec, job.prompt_tokens - 1
+    token = sizes.kv_token_bytes(spec, job.element)
+    groups = rows / min(job.group_size, SHARED_READS)
+    bytes_read = _matrix_parameters(job) * job.element + token * (rows * own + groups * body)
+    flops = _forward_flops(job, rows, rows, own + body)
+    return max(bytes_read / peaks.bytes_per_s, flops / peaks.flops)
+
+
+def _matrix_parameters(job: Job) -> int:
+    """All that a token is multiplied with: an embedding of its own is only looked up."""
+    spec = job.spec
+    return spec.num_parameters - (0 if spec.is_head_tied else spec.vocab_size * spec.width)
+
+
+def _forward_flops(job: Job, tokens: float, scored: float, context: float) -> float:
+    """`tokens` through the blocks, each attending to `context` positions, `scored` through the
+    head."""
+    spec = job.spec
+    head = spec.vocab_size * spec.width
+    attention = 4 * spec.num_layers * spec.num_heads * spec.head_dim * context
+    return tokens * (2 * (_matrix_parameters(job) - head) + attention) + 2 * scored * head
+
+
+def _training_flops(
+    job: Job, plan: MemoryPlan, fed: float, completion: float, mean_length: float
+) -> float:
+    """Forward and twice as much backward, and all passes beside them."""
+    context = job.prompt_tokens - 1 + mean_length / 2
+    forward = _forward_flops(job, fed, completion, context)
+    blocks = _forward_flops(job, fed, 0, context)
+    passes = 3.0 + (1.0 if job.has_reference else 0.0) + (1.0 if job.minibatches > 1 else 0.0)
+    return passes * forward + blocks * plan.checkpointed_blocks / job.spec.num_layers
+
+
+def _size_class(parameters: int) -> int:
+    return 0 if parameters < SMALL else 1 if parameters < MIDDLE else 2
