@@ -1,0 +1,251 @@
+"""Predicted bytes against the tensors themselves, and the choices made from them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pellucid.algo.head import linear_logprobs
+from pellucid.config import TrainConfig
+from pellucid.errors import ConfigError
+from pellucid.kernels.available import triton_ready
+from pellucid.model.ops import Ops
+from pellucid.model.spec import ModelSpec
+from pellucid.model.transformer import Decoder, init_weights
+from pellucid.rollout.loop_buffers import Capacity, buffers
+from pellucid.train import memory_sizes as sizes
+from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, Job, choose_plan
+from pellucid.train.optimizer import Optimizer
+from pellucid.train.step_time import PEAKS, peaks_of, predict
+
+CPU = torch.device("cpu")
+TOKENS = 24
+
+
+def make_spec(**changes):
+    shape = {
+        "vocab_size": 96,
+        "width": 32,
+        "num_layers": 3,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "ffn_width": 48,
+        "max_context": 64,
+    }
+    return ModelSpec(family="qwen2", **(shape | changes))
+
+
+QWEN_05B = ModelSpec(
+    family="qwen2",
+    vocab_size=151936,
+    width=896,
+    num_layers=24,
+    num_heads=14,
+    num_kv_heads=2,
+    head_dim=64,
+    ffn_width=4864,
+    has_qkv_bias=True,
+    max_context=32768,
+)
+
+
+def make_job(**changes):
+    job = {
+        "spec": QWEN_05B,
+        "element": 2,
+        "prompts": 64,
+        "group_size": 16,
+        "prompt_tokens": 128,
+        "max_new_tokens": 512,
+    }
+    return Job(**(job | changes))
+
+
+class FlashLike(torch.autograd.Function):
+    """Keeps what the flash kernels keep: q, k, v, output and the logarithm of the sum."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        group = q.shape[1] // k.shape[1]
+        keys, values = (x.float().repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
+        scores = q.float().transpose(0, 1) @ keys.transpose(1, 2)
+        out = (scores.softmax(2) @ values).transpose(0, 1).to(q.dtype).contiguous()
+        ctx.save_for_backward(q, k, v, out, scores.logsumexp(2))
+        return out.flatten(1)
+
+
+def attend(layer, heads, rotation):
+    return FlashLike.apply(*rotation.split(heads, torch.arange(len(heads))))
+
+
+def kept_bytes(model, run):
+    """Bytes of the tensors that `run` keeps for a backward pass, weights and tables left out."""
+    known = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    known.add(model.rotation().table.untyped_storage().data_ptr())
+    found = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known and tensor.dtype != torch.int64:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()  # alive until counted: freed memory would be counted once for two tensors
+    assert result.requires_grad
+    return sum(found.values())
+
+
+def fused_ops():
+    if not triton_ready(CPU, can_interpret=True):
+        pytest.skip("Triton's interpreter is not here")
+    from pellucid.kernels.norm import add_norm
+    from pellucid.kernels.rope import rotate
+    from pellucid.kernels.swiglu import swiglu
+
+    return Ops(linear=F.linear, add_norm=add_norm, swiglu=swiglu, rotate=rotate, is_fused=True)
+
+
+def make_model(spec, dtype=torch.bfloat16):
+    model = Decoder(spec)
+    init_weights(model, seed=0)
+    model.reserve_context(64)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("changes", [{}, {"has_qkv_bias": True, "num_layers": 1}])
+def test_activations_are_counted_as_autograd_keeps_them(changes):
+    spec = make_spec(**changes)
+    model = make_model(spec)
+    model.ops = fused_ops()
+    kept = kept_bytes(model, lambda: model(torch.arange(TOKENS), attend).float())
+    # The last hidden states are what the head keeps; here nothing takes them.
+    hidden = 2 * TOKENS * spec.width
+    assert kept == sizes.activation_bytes(spec, 2, TOKENS, 0) - hidden
+
+
+def test_a_checkpointed_block_keeps_its_inputs_alone():
+    spec = make_spec()
+    model = make_model(spec)
+    model.ops = fused_ops()
+    everything = kept_bytes(model, lambda: model(torch.arange(TOKENS), attend).float())
+    model.checkpointed_blocks = 2
+    fewer = kept_bytes(model, lambda: model(torch.arange(TOKENS), attend).float())
+    predicted = [sizes.activation_bytes(spec, 2, TOKENS, n) for n in (0, 2)]
+    assert everything - fewer == pytest.approx(predicted[0] - predicted[1], rel=0.05)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_weights_states_and_gradients_are_those_of_the_optimizer(is_tied):
+    spec = make_spec(is_head_tied=is_tied)
+    model = make_model(spec)
+    weights = sum(p.nbytes for p in model.parameters())
+    assert weights == sizes.weight_bytes(spec, 2)
+    optimizer = Optimizer(model, TrainConfig())
+    sum(p.float().sum() for p in model.parameters()).backward()
+    gradients = sum(m.grad.nbytes for m in optimizer.masters.values())
+    assert gradients == sizes.gradient_bytes(spec)
+    optimizer.step(1e-3, where="test")
+    states = sum(t.nbytes for n, t in optimizer.state().items() if not n.startswith("adam.step"))
+    assert states == sizes.state_bytes(spec, 2)
+
+
+def test_float32_weights_are_their_own_masters():
+    assert sizes.state_bytes(make_spec(), 4) == 8 * make_spec().num_parameters
+
+
+@pytest.mark.parametrize("stop_states", [0, 5])
+def test_the_loop_state_is_counted_buffer_by_buffer(stop_states):
+    capacity = Capacity(12, 40, 7, 33, 96, stop_states)
+    fields = buffers(capacity, CPU).values()
+    total = sum(t.nbytes for t in fields if isinstance(t, torch.Tensor))
+    fixed = 2 * 4 + 8 * 4 + 8  # seed, scalars, generated
+    assert sizes.loop_bytes(capacity) == total - fixed
+
+
+def test_logits_kept_by_the_head_are_predicted():
+    weight = nn.Parameter(torch.randn(50, 8))
+    hidden = torch.randn(20, 8, requires_grad=True)
+    found = {}
+
+    def pack(tensor):
+        if tensor.dim() == 2 and tensor.shape[1] == 50:
+            found[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        linear_logprobs(hidden, weight, torch.zeros(20, dtype=torch.int64))
+    assert sum(found.values()) == sizes.all_logits_bytes(50, 20)
+
+
+def test_with_room_everything_stays_and_nothing_is_computed_again():
+    plan = choose_plan(make_job(), 139 * GIB)
+    assert (plan.slots, plan.tokens_per_pack, plan.checkpointed_blocks) == (1024, LARGEST_PACK, 0)
+    assert not plan.is_time_shared
+    assert plan.peak <= 60 * GIB
+
+
+def test_less_memory_means_smaller_packs_then_turns_then_blocks_computed_again():
+    plans = [choose_plan(make_job(), gib * GIB) for gib in (139, 36, 24, 14, 12)]
+    assert [p.peak <= p.available for p in plans] == [True] * 5
+    assert [p.peak for p in plans] == sorted((p.peak for p in plans), reverse=True)
+    assert [p.is_time_shared for p in plans] == [False, False, True, True, True]
+    assert plans[1].tokens_per_pack == plans[2].tokens_per_pack == COMFORTABLE_PACK
+    assert [p.checkpointed_blocks > 0 for p in plans] == [False, False, False, True, True]
+    assert plans[-1].slots < 1024
+
+
+def test_a_reference_takes_as_much_as_the_weights():
+    without, beside = (choose_plan(make_job(has_reference=r), 139 * GIB) for r in (False, True))
+    assert beside.reference == beside.weights == without.weights
+    assert beside.resident - without.resident == without.weights
+
+
+@pytest.mark.parametrize(
+    ("changes", "gib", "words"),
+    [
+        ({}, 1.5, "weights need 0.9 GiB"),
+        ({}, 5, "optimizer states need 5.5 GiB"),
+        ({}, 8, "float32 gradients need 1.8 GiB"),
+        ({"has_reference": True}, 10, "reference (algo.beta > 0) need 0.9 GiB"),
+        ({}, 10, "activations of"),
+        ({"slots": 1024, "max_new_tokens": 8192}, 60, "keys and values of 1024 slots need 96.1 GiB"),
+        ({"tokens_per_pack": 400_000}, 20, "lower train.tokens_per_pack"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_bytes(changes, gib, words):
+    with pytest.raises(ConfigError) as caught:
+        choose_plan(make_job(**changes), int(gib * GIB))
+    line = str(caught.value)
+    assert words in line
+    assert "are free: " in line
+    assert "\n" not in line
+
+
+def test_numbers_set_by_hand_stay():
+    plan = choose_plan(make_job(slots=96, tokens_per_pack=5000), 139 * GIB)
+    assert (plan.slots, plan.tokens_per_pack) == (96, 5000)
+
+
+def test_a_small_step_takes_no_larger_pack_than_it_fills():
+    plan = choose_plan(make_job(prompts=2, group_size=2, max_new_tokens=256), 139 * GIB)
+    assert plan.tokens_per_pack == 2048  # 4 · 256 + 2 · 127, in steps of 1024
+    assert plan.slots == 8  # the least number of rows of a captured step
+
+
+def test_step_time_grows_with_length_and_with_passes():
+    job, peaks = make_job(), PEAKS[0]
+    plan = choose_plan(job, 139 * GIB)
+    whole, half = (predict(job, plan, peaks, mean) for mean in (512, 256))
+    assert half.decode_s < whole.decode_s
+    assert half.training_s < whole.training_s
+    # 1024 x 512 tokens at 2 operations a parameter and token, at the efficiency of small models.
+    assert 1.2 < whole.decode_s / (2 * 494e6 * 524288 / 790e12) < 6
+    twice = predict(make_job(minibatches=4), plan, peaks, 512)
+    assert twice.training_s == pytest.approx(whole.training_s * 4 / 3)
+
+
+def test_devices_are_known_by_part_of_their_name():
+    assert peaks_of("NVIDIA H200") is PEAKS[0]
+    assert peaks_of("Voodoo 2") is None
