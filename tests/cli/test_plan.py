@@ -8,6 +8,8 @@ from small_model import write_small_model
 from pellucid.cli import run_command
 from pellucid.config import AUTO
 from pellucid.config_io import load_recipe
+from pellucid.data.load import load_problems
+from pellucid.errors import ConfigError
 from pellucid.pipeline.plan import settle
 from pellucid.tasks.templates import get_template
 
@@ -86,3 +88,23 @@ def test_on_a_cpu_auto_means_the_defaults(recipe):
         recipe, ["device=cpu", "rollout.slots=7", 'train.tokens_per_pack="auto"']
     )
     assert settle(by_hand, [], get_template("plain")).config.rollout.slots == 7
+
+
+def test_on_a_gpu_a_continued_run_keeps_its_choices(recipe, monkeypatch):
+    free = [3 * 2**30]
+    monkeypatch.setattr("pellucid.pipeline.plan.resolve_device", lambda wanted: "cuda")
+    monkeypatch.setattr("pellucid.pipeline.plan.triton_ready", lambda device: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free[0], free[0]))
+    config, _ = load_recipe(recipe, ["train.minibatches=2"])
+    template = get_template("plain")
+    problems = load_problems("chain", "train", limit=9)
+    first = settle(config, problems, template)
+    assert first.memory is not None
+    assert first.config.rollout.slots == first.memory.slots == 16
+    assert first.config.train.tokens_per_pack == first.memory.tokens_per_pack == 1024
+    earlier = {"slots": 8, "tokens_per_pack": 300, "checkpointed_blocks": 0}
+    again = settle(config, problems, template, earlier=earlier)
+    assert (again.config.rollout.slots, again.config.train.tokens_per_pack) == (8, 300)
+    free[0] = 2**29
+    with pytest.raises(ConfigError, match="weights need"):
+        settle(config, problems, template, earlier=earlier)
