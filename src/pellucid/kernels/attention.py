@@ -24,6 +24,7 @@ from pellucid.errors import ModelError
 from pellucid.kernels.attention_merge import SPLIT, merge_kernel
 from pellucid.kernels.attention_own import HEADS, own_kernel
 from pellucid.kernels.attention_prompt import prompt_kernel
+from pellucid.kernels.launch import pdl
 
 MAX_HEAD_DIM = 128
 PROGRAMS = 1024
@@ -31,6 +32,9 @@ PROGRAMS = 1024
 would only be splits without a position, or parts to store and merge."""
 PROMPT_PROGRAMS = 96
 """Programs of the prompt kernel from which none of its splits needs one of its own."""
+FORKS = True
+"""Whether few rows' own and prompt kernels run side by side, on two streams. For measurements: it
+does not change a bit."""
 ROW_TILE = 16
 """Rows that may share a read of their prompt: as many as a GRPO group mostly has."""
 
@@ -158,27 +162,29 @@ def _launch(
     if prompt is not None:
         read = call.parts(_prompt_planes(call, max_prompt))
     splits = max(1, triton.cdiv(max_own, SPLIT.value))
+    early, late = pdl(call.q.device), pdl(call.q.device, is_early=False)
     programs = TUNING["own"].get("programs", PROGRAMS)
     lanes = min(splits, triton.cdiv(programs, call.rows * call.num_kv))
     if lanes == 1:
         if prompt is not None:
-            _run_prompt(call, prompt, group, read, max_prompt)
-        _run_own(call, own, lanes, prompt, read, None)
+            _run_prompt(call, prompt, group, read, max_prompt, early)
+        _run_own(call, own, lanes, prompt, read, None, early)
         return
     stored = call.parts(splits)
     here = torch.cuda.current_stream(call.q.device) if call.q.is_cuda else None
-    if prompt is not None and here:
+    if prompt is not None and here and FORKS:
         side = _side_stream(call.q.device)
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            _run_prompt(call, prompt, group, read, max_prompt)
-        _run_own(call, own, lanes, prompt, read, stored)
+            _run_prompt(call, prompt, group, read, max_prompt, late)
+        _run_own(call, own, lanes, prompt, read, stored, late)
         here.wait_stream(side)  # so that memory allocated here is freed after both have ended
-    else:
-        if prompt is not None:
-            _run_prompt(call, prompt, group, read, max_prompt)
-        _run_own(call, own, lanes, prompt, read, stored)
-    _run_merge(call, own, stored, prompt, read)
+        _run_merge(call, own, stored, prompt, read, late)
+        return
+    if prompt is not None:
+        _run_prompt(call, prompt, group, read, max_prompt, early)
+    _run_own(call, own, lanes, prompt, read, stored, early)
+    _run_merge(call, own, stored, prompt, read, early)
 
 
 def _prompt_planes(call: _Call, max_prompt: int) -> int:
@@ -203,6 +209,7 @@ def _run_own(
     prompt: KeySource | None,
     read: _Parts,
     stored: _Parts | None,
+    launch: dict[str, Any],
 ) -> None:
     """Without `stored` the kernel also merges, the prompt's parts `read` before its own."""
     weighted, stats, _ = stored or read
@@ -231,11 +238,17 @@ def _run_own(
         PRECISION="ieee",
         **call.shape_constants(),
         **own_options(call.q.shape[2], is_fused=stored is None),
+        **launch,
     )
 
 
 def _run_prompt(
-    call: _Call, prompt: KeySource, group: Tensor, stored: _Parts, max_prompt: int
+    call: _Call,
+    prompt: KeySource,
+    group: Tensor,
+    stored: _Parts,
+    max_prompt: int,
+    launch: dict[str, Any],
 ) -> None:
     members, padded = prompt_tile(call.q, call.num_kv)
     splits = triton.cdiv(max_prompt, SPLIT.value)
@@ -262,11 +275,17 @@ def _run_prompt(
         PRECISION="ieee",
         **call.shape_constants(),
         **prompt_options(call.q.shape[2]),
+        **launch,
     )
 
 
 def _run_merge(
-    call: _Call, own: KeySource, stored: _Parts, prompt: KeySource | None, read: _Parts
+    call: _Call,
+    own: KeySource,
+    stored: _Parts,
+    prompt: KeySource | None,
+    read: _Parts,
+    launch: dict[str, Any],
 ) -> None:
     merge_kernel[(call.rows, call.q.shape[1])](
         call.out,
@@ -284,6 +303,7 @@ def _run_merge(
         WITH_LSE=call.with_lse,
         **call.shape_constants(),
         **merge_options(),
+        **launch,
     )
 
 

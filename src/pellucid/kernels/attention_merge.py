@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from pellucid.kernels.launch import take_turn
+
 SPLIT = tl.constexpr(256)
 """Positions in a part. It and TILE fix the order of every sum, so that a row's bits depend neither
 on other rows nor on the launch; changing either changes all samples."""
@@ -93,8 +95,10 @@ def merge_kernel(
     out, lse, own_weighted, own_stats, own_length, prompt_weighted, prompt_stats, prompt_length,
     own_planes, prompt_planes, rows, H: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
     HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr, STAGES: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B, H): merges the parts of a row and a head, the prompt's before its own."""
+    take_turn(PDL)
     row, head = tl.program_id(0), tl.program_id(1)
     local = tl.arange(0, 1)
     is_real = local == 0

@@ -23,6 +23,7 @@ from pellucid.kernels.attention_merge import (
     store_result,
     weigh,
 )
+from pellucid.kernels.launch import take_turn
 
 HEADS = tl.constexpr(16)
 """Rows of the matrix product: the smallest that tensor cores take, and the most that G can be."""
@@ -43,10 +44,11 @@ def own_kernel(
     rows, lanes, q_stride, head_stride, position_stride, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
     FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
     `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
+    take_turn(PDL)
     row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     lane = tl.program_id(1)
     keys = tl.load(length + row)

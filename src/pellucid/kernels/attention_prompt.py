@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from pellucid.kernels.attention_merge import SPLIT, TILE, merge, store_part, weigh
+from pellucid.kernels.launch import take_turn
 
 NOBODY = tl.constexpr(2**31 - 1)
 """Group of a row that has nothing to look at here."""
@@ -58,10 +59,11 @@ def prompt_kernel(
     rows, q_stride, head_stride, position_stride, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
     MEMBERS: tl.constexpr, HEADS: tl.constexpr, FUSED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (tiles of rows * J, splits): stores the parts of the splits that have a position.
     HEADS is G padded to a power of two; `scale` has log2(e) in it."""
+    take_turn(PDL)
     tile, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     first = tl.program_id(1) * SPLIT
     members = tile * MEMBERS + tl.arange(0, MEMBERS)

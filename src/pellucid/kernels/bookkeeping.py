@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.philox import uniform53
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def advance(state: LoopState, tokens: torch.Tensor, logprobs: torch.Tensor, rows
         HAS_STOPS=has_stops,
         BLOCK=block,
         num_warps=min(16, max(1, block // 64)),
+        **pdl(tokens.device),
     )
 
 
@@ -134,7 +136,9 @@ def _advance(
     vocab,
     HAS_STOPS: tl.constexpr,
     BLOCK: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
+    take_turn(PDL)
     row = tl.arange(0, BLOCK)
     inside = row < rows
     old_sample = tl.load(sample + row, mask=inside, other=-1)

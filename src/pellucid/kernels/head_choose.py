@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pellucid.kernels.head_stats import BLOCK, LOG2_E, VOID, Stats
+from pellucid.kernels.launch import pdl, take_turn
 
 BELOW_ONE = 1 - 2.0**-53
 """x * BELOW_ONE < x for every positive float64: keeps a rounded-up target inside the
@@ -22,7 +23,7 @@ WARPS = 8
 """Of every kernel here: it fixes the order of the sums over blocks and over the width."""
 STRIP = 1024
 """Columns of D that a token's own logit takes at once."""
-DEPTH = 32
+DEPTH = 64
 """Columns of D that a block's 128 logits take at once."""
 
 
@@ -63,6 +64,7 @@ def choose(
         STRIP_D=STRIP,
         IS_GREEDY=temperature == 0,
         num_warps=WARPS,
+        **pdl(hidden.device),
     )
 
 
@@ -197,7 +199,9 @@ def _choose_kernel(
     TILE_D: tl.constexpr,
     STRIP_D: tl.constexpr,
     IS_GREEDY: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
+    take_turn(PDL)
     NUM_BLOCKS: tl.constexpr = (VOCAB + ID_BLOCK - 1) // ID_BLOCK
     row = tl.program_id(0)
     block = tl.arange(0, PADDED)

@@ -19,6 +19,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pellucid.errors import ModelError
+from pellucid.kernels.launch import pdl, take_turn
 
 BLOCK = 128
 """Ids of a block: part of the definition of sampling."""
@@ -46,9 +47,8 @@ class Tile(NamedTuple):
 
 
 TILES = {
-    64: Tile(rows=64, ids=128, warps=4, stages=4, programs=2),
-    128: Tile(rows=128, ids=128, warps=8, stages=4, programs=1),
-    256: Tile(rows=256, ids=128, warps=8, stages=4, programs=1),
+    64: Tile(rows=64, ids=128, warps=4, stages=3, programs=2),
+    128: Tile(rows=128, ids=256, warps=8, stages=4, programs=1),
 }
 """By the rows of a tile. Registers and shared memory of a multiprocessor bound the rest."""
 FLOAT32_TILE = Tile(rows=16, ids=128, warps=8, stages=2, programs=1)
@@ -129,6 +129,7 @@ def head_stats(
         HAS_MOMENT=out.moment is not None,
         num_warps=tile.warps,
         num_stages=_stages(tile, hidden),
+        **pdl(hidden.device),
     )
 
 
@@ -164,7 +165,9 @@ def _stats_kernel(
     VOID_LOGIT: tl.constexpr,
     WIDEN: tl.constexpr,
     HAS_MOMENT: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):
+    take_turn(PDL)
     NUM_BLOCKS: tl.constexpr = (VOCAB + ID_BLOCK - 1) // ID_BLOCK
     TILE_C: tl.constexpr = TILE_V // ID_BLOCK
     row_tiles = tl.cdiv(rows, TILE_B)

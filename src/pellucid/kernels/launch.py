@@ -34,7 +34,8 @@ OLDEST_CAPABILITY = (9, 0)
 def pdl(device: torch.device, *, is_early: bool = True) -> dict[str, Any]:
     """Keywords of a launch on `device`: the kernel's constant PDL, and whether to launch it early.
 
-    PELLUCID_PDL=0 switches early launches off.
+    PELLUCID_PDL=0 switches early launches off: for measurements, and for drivers before CUDA 12.3,
+    which cannot capture them.
     """
     if not _has_pdl(device) or os.environ.get("PELLUCID_PDL") == "0":
         return {"PDL": False}
@@ -60,3 +61,10 @@ def let_next_start(PDL: tl.constexpr):
     """Lets the next kernel start, as far as there is room, once all programs have come here."""
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
+def take_turn(PDL: tl.constexpr):
+    """What the contract asks for at a kernel's beginning: both of the above."""
+    wait_for_inputs(PDL)
+    let_next_start(PDL)

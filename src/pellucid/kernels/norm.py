@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pellucid.kernels.launch import pdl, take_turn
+
 PARTIAL_ROWS = 1024
 """Most programs of the backward pass; each owns one partial sum of the weight's gradient."""
 
@@ -67,7 +69,7 @@ def _forward(
             rows, added, weight, total, normed, normed if rstd is None else rstd, eps,
             D=width, BLOCK=triton.next_power_of_2(width),
             HAS_DELTA=delta is not None, HAS_RSTD=rstd is not None,
-            num_warps=_warps(width),
+            num_warps=_warps(width), **(pdl(x.device) if rstd is None else {}),
         )  # fmt: skip
     return total, normed
 
@@ -109,16 +111,18 @@ def _warps(width: int) -> int:
 def _forward_kernel(
     x, delta, weight, total, normed, rstd, eps,
     D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr, HAS_RSTD: tl.constexpr,
+    PDL: tl.constexpr = False,
 ):  # fmt: skip
+    take_turn(PDL)
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < D
+    gain = tl.load(weight + cols, mask=inside, other=0.0).to(tl.float32)  # under way with the row
     value = tl.load(x + row * D + cols, mask=inside, other=0.0)
     if HAS_DELTA:
         value += tl.load(delta + row * D + cols, mask=inside, other=0.0).to(tl.float32)
         tl.store(total + row * D + cols, value, mask=inside)
     scale = tl.rsqrt(tl.sum(value * value, axis=0) / D + eps)
-    gain = tl.load(weight + cols, mask=inside, other=0.0).to(tl.float32)
     result = (value * scale * gain).to(normed.dtype.element_ty)
     tl.store(normed + row * D + cols, result, mask=inside)
     if HAS_RSTD:

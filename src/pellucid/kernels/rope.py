@@ -15,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pellucid.kernels.launch import pdl, take_turn
+
 
 def rotate(heads: Tensor, num_rotated: int, table: Tensor, positions: Tensor) -> Tensor:
     """heads [T, N, K] with the first num_rotated rotated by their positions' angles, the rest
@@ -90,6 +92,7 @@ def rotate_append(
             table, table.stride(0), positions, slot, own,
             H=num_heads, J=num_kv, HALF=dim // 2,
             BLOCK_N=triton.next_power_of_2(total), BLOCK=triton.next_power_of_2(dim // 2),
+            **pdl(heads.device),
         )  # fmt: skip
     return q
 
@@ -136,8 +139,9 @@ def _append_kernel(
     heads, stride, q, own_k, own_v, slot_stride, head_stride, token_stride,
     table, table_stride, positions, slots, owns,
     H: tl.constexpr, J: tl.constexpr, HALF: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
+    take_turn(PDL)
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
     # An idle row's position is whatever its last request left: it must not index the table.

@@ -7,11 +7,15 @@ Shapes: T tokens, F feed-forward width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from pellucid.kernels.launch import pdl, take_turn
 
 BLOCK = 1024
 """Columns of a program: 8 a thread, one 16-byte load of bfloat16."""
@@ -21,7 +25,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) · up: [T, F] of gate_up [T, 2F] (gate first), in its dtype."""
     if gate_up.requires_grad and torch.is_grad_enabled():
         return _SwiGLU.apply(gate_up)
-    return _forward(gate_up)
+    return _forward(gate_up, **pdl(gate_up.device))
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -43,17 +47,20 @@ class _SwiGLU(torch.autograd.Function):
         return d_gate_up
 
 
-def _forward(gate_up: Tensor) -> Tensor:
+def _forward(gate_up: Tensor, **launch: Any) -> Tensor:
     num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     out = torch.empty(num_rows, width, dtype=gate_up.dtype, device=gate_up.device)
     if out.numel():
         grid = (num_rows, triton.cdiv(width, BLOCK))
-        _forward_kernel[grid](gate_up.contiguous(), out, F=width, BLOCK=BLOCK)
+        _forward_kernel[grid](gate_up.contiguous(), out, F=width, BLOCK=BLOCK, **launch)
     return out
 
 
 @triton.jit
-def _forward_kernel(gate_up, out, F: tl.constexpr, BLOCK: tl.constexpr):
+def _forward_kernel(
+    gate_up, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr = False
+):  # fmt: skip
+    take_turn(PDL)
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < F
