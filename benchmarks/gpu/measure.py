@@ -18,6 +18,7 @@ from torch import nn
 
 from pellucid.config import AlgoConfig, RolloutConfig, RunConfig, TrainConfig
 from pellucid.errors import UserError
+from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder
 from pellucid.records import Completion, Request, SamplingParams, sample_id
@@ -78,6 +79,8 @@ def build_model(setting: Setting) -> Decoder:
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+    # As a recipe does unless it says otherwise.
+    model.exact = setting.dtype is torch.bfloat16 and hopper_ready(setting.device)
     forget_peak(setting.device)
     return model
 
@@ -106,13 +109,6 @@ def run_config(job: Job, setting: Setting, *, exact: bool = False) -> RunConfig:
         train=TrainConfig(steps=1000, tokens_per_pack=setting.tokens_per_pack),
         **more,
     )
-
-
-def set_exact(model: Decoder) -> None:
-    """Raises UserError where this version of Pellucid has no exact mode."""
-    if not hasattr(model, "exact"):
-        raise UserError("Decoder.exact is missing: this version of Pellucid has no exact mode")
-    model.exact = True
 
 
 def requests_of(job: Job, setting: Setting, limits: Sequence[int] | None = None) -> list[Request]:

@@ -33,7 +33,6 @@ from measure import (
     requests_of,
     run_config,
     sampling,
-    set_exact,
     timed,
 )
 
@@ -188,8 +187,9 @@ def states_fit(setting: Setting) -> bool:
 
 def _gap(job: Job, setting: Setting, *, exact: bool) -> dict[str, Any]:
     model = build_model(setting)
+    model.exact = exact
     if exact:
-        set_exact(model)
+        model.rotation()  # says at once where exactness cannot be had
     engine, requests = engine_of(job, model), requests_of(job, setting)
     updater = _updater(job, setting, model, exact=exact)
 

@@ -241,6 +241,10 @@ class RunConfig(Section):
     """Weights and activations; optimiser states are always float32. auto: bfloat16 on CUDA, else
     float32.
     """
+    exact: Literal["auto"] | bool = "auto"
+    """Rollout and trainer agree to the last bit on the log-probability of every token, whatever
+    the batch. auto: where the kernels for it run (an NVIDIA GPU of capability 9.0 or newer).
+    """
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: the cores this process may use."""
     model: ModelConfig = ModelConfig()

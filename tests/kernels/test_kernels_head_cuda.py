@@ -53,7 +53,8 @@ def test_tokens_and_logprobs_are_those_of_the_sampler(rows, vocab, width, temper
     assert int((tokens != expected).sum()) <= 2 + rows // 50
     every = (logits.double() / temperature).log_softmax(-1)
     mine = every.gather(1, tokens[:, None])[:, 0]
-    torch.testing.assert_close(logprobs.double(), mine, rtol=0, atol=2e-5)
+    # The reference's logits are float32 sums over the width too, in another order.
+    torch.testing.assert_close(logprobs.double(), mine, rtol=0, atol=1e-7 * width / temperature)
     # A token that differs lies beside the boundary.
     reached = every.exp_().cumsum(-1).gather(1, tokens[:, None])[:, 0]
     assert (u < reached + 1e-5).all()

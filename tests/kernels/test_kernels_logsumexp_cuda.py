@@ -62,8 +62,9 @@ def test_values_and_gradients_are_those_of_float64(width: int, vocab: int) -> No
     probabilities = every.exp()
     error = (logprobs.double() - every.gather(1, targets.unsqueeze(1)).squeeze(1)).abs()
     # float32 sums of `width` products, whatever their order; the kernel's own share is below.
-    assert error.mean() < 1e-5
-    assert error.max() < 5e-5
+    # Logits are float32 sums over the width.
+    assert error.mean() < 1.2e-8 * width
+    assert error.max() < 6e-8 * width
     exact_entropy = -(probabilities * every).sum(dim=1)
     torch.testing.assert_close(entropy.double(), exact_entropy, rtol=1e-5, atol=5e-5)
     scale = (coefficients.double() / TEMPERATURE).unsqueeze(1)

@@ -39,7 +39,8 @@ def test_steps_are_those_of_the_cpu() -> None:
         give_gradients(ours, seed)
         give_gradients(plain, seed)
         norm = fast.step(1e-3, where="test")
-        assert norm == pytest.approx(slow.step(1e-3, where="test"), rel=1e-5)
+        # A float32 sum of squares on either side, in another order.
+        assert norm == pytest.approx(slow.step(1e-3, where="test"), rel=1e-4)
     got, want = fast.state(), slow.state()
     for name, value in want.items():
         torch.testing.assert_close(got[name].cpu(), value, rtol=1e-5, atol=1e-6)

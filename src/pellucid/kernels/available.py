@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 OLDEST_CAPABILITY = (8, 0)
 """Ampere: the first with bfloat16 in its tensor cores."""
+HOPPER = (9, 0)
 
 
 def triton_ready(device: torch.device, *, can_interpret: bool = False) -> bool:
@@ -33,6 +34,13 @@ def triton_ready(device: torch.device, *, can_interpret: bool = False) -> bool:
         return _cuda_ready(device, switch)
     is_asked = switch != "0" and (can_interpret or switch == "interpret")
     return is_asked and os.environ.get("TRITON_INTERPRET") == "1" and _has_triton()
+
+
+def hopper_ready(device: torch.device) -> bool:
+    """Whether kernels may use what came with capability 9.0: copies by tensor descriptors."""
+    if not triton_ready(device):
+        return False
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= HOPPER
 
 
 @functools.cache

@@ -16,17 +16,23 @@ import functools
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from pellucid.kernels.launch import pdl, take_turn
+
 BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
 """Length of a block along D: with it the order of additions is fixed, so it is by dtype alone."""
 
 GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
+
+LIBRARY_ROWS = 4096
+"""Up to so many rows cuBLAS is tried: those of decoding, whose shapes come back at every step."""
 
 COPY_ALIGNMENT = 16
 """Bytes to which the tensor memory accelerator wants rows and bases aligned."""
@@ -44,13 +50,14 @@ class Tile(NamedTuple):
 
 
 TILES = (
-    Tile(128, 256, 8, 4, 1),
+    Tile(128, 256, 8, 3, 1),
     Tile(128, 128, 8, 4, 1),
+    Tile(128, 64, 4, 4, 2),
     Tile(64, 128, 4, 4, 2),
     Tile(64, 64, 4, 5, 2),
     Tile(64, 32, 4, 6, 2),
 )
-SMALL_TILES = TILES[3:]
+SMALL_TILES = TILES[4:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
 
 FLOAT32_TILE = Tile(64, 64, 8, 2, 1)
@@ -68,7 +75,30 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     needs_grad |= bias is not None and bias.requires_grad
     if needs_grad and torch.is_grad_enabled():
         return _Matmul.apply(x, weight, bias)
+    if x.is_cuda and len(x) <= LIBRARY_ROWS and _library_agrees(x, weight, bias):
+        return F.linear(x, weight, bias)
     return _forward(x, weight, bias)
+
+
+_agreements: dict[tuple[object, ...], bool] = {}
+
+
+def _library_agrees(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether cuBLAS, which is faster for few rows, gives the same bits at this shape.
+
+    It does where its algorithm too adds along D from first to last in the tensor cores, and not
+    where it splits D. Which algorithm it takes depends on the shape alone, so one comparison on
+    random rows decides, once a process; a shape first met inside a capture stays with the kernel.
+    """
+    key = (x.device, x.dtype, tuple(x.shape), weight.shape[0], bias is not None)
+    if key not in _agreements:
+        if torch.cuda.is_current_stream_capturing():
+            return False
+        generator = torch.Generator(x.device).manual_seed(0)
+        rows = torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)
+        mine = _forward(rows, weight.detach(), bias)
+        _agreements[key] = torch.equal(F.linear(rows, weight.detach(), bias), mine)
+    return _agreements[key]
 
 
 class _Matmul(torch.autograd.Function):
@@ -95,16 +125,17 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
     out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    num_sms, tiles = _device(x.device, x.dtype)
+    num_sms, tiles = device_tiles(x.device, x.dtype)
     tile = tile or choose_tile(num_rows, num_outputs, width, num_sms, tiles)
     block_k = BLOCK_K[x.dtype]
     num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
     _matmul_kernel[(min(num_tiles, num_sms * tile.per_sm),)](
-        TensorDescriptor.from_tensor(_copyable(x), [tile.m, block_k]),
-        TensorDescriptor.from_tensor(_copyable(weight), [tile.n, block_k]),
+        TensorDescriptor.from_tensor(copyable(x), [tile.m, block_k]),
+        TensorDescriptor.from_tensor(copyable(weight), [tile.n, block_k]),
         out if bias is None else bias.contiguous(), out, num_rows, num_outputs, width,
         BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=block_k, GROUP_M=GROUP_M,
         HAS_BIAS=bias is not None, num_warps=tile.num_warps, num_stages=tile.num_stages,
+        **pdl(x.device),
     )  # fmt: skip
     return out
 
@@ -125,7 +156,7 @@ def choose_tile(
 
 
 @functools.cache
-def _device(device: torch.device, dtype: torch.dtype) -> tuple[int, tuple[Tile, ...]]:
+def device_tiles(device: torch.device, dtype: torch.dtype) -> tuple[int, tuple[Tile, ...]]:
     """(number of multiprocessors, tiles that fit into their registers and shared memory)."""
     tiles = (FLOAT32_TILE,) if dtype == torch.float32 else TILES
     if device.type != "cuda":
@@ -136,12 +167,12 @@ def _device(device: torch.device, dtype: torch.dtype) -> tuple[int, tuple[Tile, 
     return properties.multi_processor_count, tiles
 
 
-def _copyable(matrix: Tensor) -> Tensor:
+def copyable(matrix: Tensor) -> Tensor:
     """The matrix as the tensor memory accelerator can read it; zeros that it gains add nothing."""
     step = COPY_ALIGNMENT // matrix.element_size()
     width = matrix.shape[1]
     if width % step:
-        return torch.nn.functional.pad(matrix, (0, -width % step))
+        return F.pad(matrix, (0, -width % step))
     rows_apart, columns_apart = matrix.stride()
     is_regular = columns_apart == 1 and rows_apart >= width and rows_apart % step == 0
     if is_regular and matrix.data_ptr() % COPY_ALIGNMENT == 0:
@@ -153,8 +184,9 @@ def _copyable(matrix: Tensor) -> Tensor:
 def _matmul_kernel(
     x, weight, bias, out, num_rows, num_outputs, width,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
+    HAS_BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
+    take_turn(PDL)
     tiles_m = tl.cdiv(num_rows, BLOCK_M)
     tiles_n = tl.cdiv(num_outputs, BLOCK_N)
     steps = tl.cdiv(width, BLOCK_K)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pellucid.errors import UserError
-from pellucid.kernels.available import triton_ready
+from pellucid.kernels.available import hopper_ready, triton_ready
 
 
 class Product(Protocol):
@@ -91,11 +91,12 @@ def select_ops(device: torch.device, *, exact: bool = False) -> Ops:
 
     Raises UserError if `exact` is asked for where the kernels it needs do not run.
     """
+    if exact and not hopper_ready(device):
+        raise UserError(
+            "exact = true needs an NVIDIA GPU of capability 9.0 or newer on which Triton compiles "
+            "kernels: set it to false"
+        )
     if not triton_ready(device):
-        if exact:
-            raise UserError(
-                "exact = true needs a CUDA device on which Triton compiles kernels: set it to false"
-            )
         return PLAIN
     from pellucid.kernels.matmul import matmul
     from pellucid.kernels.norm import add_norm as fused_add_norm

@@ -11,7 +11,10 @@ import torch
 from pellucid.artifacts import RunFolder
 from pellucid.config import AUTO, ModelConfig, RunConfig
 from pellucid.errors import ConfigError, RunError
+from pellucid.kernels.available import hopper_ready
 from pellucid.model.load import LoadedModel, load_model
+from pellucid.model.ops import select_ops
+from pellucid.model.transformer import Decoder
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.runlog import Progress
 from pellucid.train.memory_plan import MemoryPlan
@@ -46,6 +49,7 @@ def open_run_workbench(
     model = trained_or_given(config.model)
     with progress.task(f"loading {config.model.id}", 1, "model") as tick:
         loaded = load_model(model, dtype=resolve_dtype(config.dtype, device), device=device)
+        loaded.model.exact = resolve_exact(config.exact, loaded.model)
         tick(1)
     return Workbench(
         loaded=loaded,
@@ -84,6 +88,15 @@ def resolve_device(wanted: str) -> str:
             "device is cuda but torch sees no GPU: set device=cpu, or look at `pellucid doctor`"
         )
     return "cpu"
+
+
+def resolve_exact(wanted: str | bool, model: Decoder) -> bool:
+    """`auto` is exact where that is possible. Raises UserError where it was asked for in vain."""
+    weight = model.embedding.weight
+    if wanted == "auto":
+        return weight.dtype == torch.bfloat16 and hopper_ready(weight.device)
+    select_ops(weight.device, exact=bool(wanted))
+    return bool(wanted)
 
 
 def set_threads(wanted: int) -> int:

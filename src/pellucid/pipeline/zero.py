@@ -252,6 +252,7 @@ class ZeroJob:
         updater = PolicyUpdater(bench.loaded.model, config, plan.objective)
         if self.memory is not None:
             bench.loaded.model.checkpointed_blocks = self.memory.checkpointed_blocks
+            updater.keep_bytes = self.memory.logits
         job = GrpoRun(
             config=config,
             collector=Collector(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pellucid.errors import UserError
-from pellucid.kernels.available import triton_ready
+from pellucid.kernels.available import hopper_ready
 from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
@@ -136,7 +136,7 @@ class InProcessEngine:
     def _new_resident(self, kv_limit: int | None) -> ResidentEngine | None:
         """The engine on the device, where its kernels run and fit the model."""
         weight = self.model.embedding.weight
-        if weight.dtype != torch.bfloat16 or not triton_ready(weight.device):
+        if weight.dtype != torch.bfloat16 or not hopper_ready(weight.device):
             return None
         from pellucid.rollout.resident_engine import ResidentEngine, supports
 

@@ -48,6 +48,8 @@ class PolicyUpdater:
         self.optimizer = Optimizer(model, config.train)
         self.reference = Reference(model, objective) if objective.has_reference else None
         self.optimizer_steps = 0
+        self.keep_bytes: int | None = None
+        """Logits kept for the backward pass at most; None: what is free decides."""
         self.device = model.embedding.weight.device
 
     def update(self, sequences: Sequence[TrainSequence], *, step: int) -> dict[str, float]:
@@ -161,6 +163,7 @@ class PolicyUpdater:
             model.head.weight,
             pack.targets,
             temperature=self.config.rollout.temperature,
+            keep_bytes=self.keep_bytes,
             weight_grad=weight_grad,
             exact=model.exact,
         )
