@@ -44,10 +44,12 @@ class InProcessEngine:
         slots: int = 512,
         kv_limit: int | None = None,
         is_shared: bool = False,
+        drafts: int = 0,
     ) -> None:
         """`slots`: sequences decoded at once; on CUDA fewer if the memory does not hold them.
         `kv_limit`: bytes that keys and values may take there. `is_shared`: `suspend` lends their
-        memory to others.
+        memory to others. `drafts`: tokens guessed a row and step once few rows are left (0: none),
+        where the loop is on the device; they do not change what is drawn from the same logits.
         """
         if slots < 1:
             raise UserError(f"the engine needs at least 1 slot, not {slots}: set rollout.slots")
@@ -57,7 +59,23 @@ class InProcessEngine:
         self._spare: DecodeStep | None = None
         self._is_shared = is_shared
         self._resident = self._new_resident(kv_limit)
+        self.drafts = drafts
         self.refresh()
+
+    @property
+    def drafts(self) -> int:
+        """Tokens guessed a row and step; 0 where the host leads the loop."""
+        return self._resident.drafts if self._resident is not None else 0
+
+    @drafts.setter
+    def drafts(self, number: int) -> None:
+        if self._resident is not None:
+            self._resident.drafts = number
+
+    @property
+    def accepted_per_row_step(self) -> float:
+        """Guesses that came true for each live row of a step that had them."""
+        return self._resident.drafted.counts.per_row_step if self._resident is not None else 0.0
 
     def refresh(self) -> None:
         """Must be called after the weights changed: drops the copies made for fast inference."""

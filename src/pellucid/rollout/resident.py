@@ -21,6 +21,7 @@ from pellucid.errors import NumericsError
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.drafts import DRAFT_ROWS, DraftCounts, DraftPolicy
 from pellucid.rollout.loop_buffers import Counts
 from pellucid.rollout.loop_state import NOT_FINITE, REASONS
 from pellucid.rollout.prefill import prefill_bodies
@@ -48,9 +49,11 @@ class ResidentRollout:
         *,
         seed: int,
         next_state: NDArray[np.int16] | None,
+        policy: DraftPolicy | None = None,
     ) -> None:
         """`next_state` [states, V]: the table of stop strings, None where there are none."""
         self.next_state = next_state
+        self.policy = policy or DraftPolicy(0)
         self.model, self.tokenizer, self.params, self.seed = model, tokenizer, params, seed
         self.step, self.state = step, step.state
         self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
@@ -60,6 +63,8 @@ class ResidentRollout:
         total = sum(wave.num_samples for wave in waves)
         done: list[list[Completion]] = []
         num_done = 0
+        self.step.drafts.counts.zero_()
+        self.policy.begin()
         for wave in waves:
             prefill_bodies(self.model, self.step.arena, wave.requests)
             self.state.reset(
@@ -83,9 +88,9 @@ class ResidentRollout:
         rows = min(round_rows(wave.num_samples), self.state.capacity.slots)
         self.state.start(rows)
         body = _round_up(wave.longest_body)
-        look = _Look(self.state.read(), 0)
+        look = _Look(self.state.read(), self.step.drafts.read(), 0, 0)
         finished = 0
-        snapshots = _Snapshots(self.state.scalars)
+        snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts)
         while look.counts.live:
             steps = self._chunk(look)
             if steps == 0:  # all that was live has ended, or is about to
@@ -93,17 +98,26 @@ class ResidentRollout:
                 continue
             if look.counts.next_sample == look.counts.total:
                 rows = min(rows, round_rows(look.counts.live))
-            furthest = min(look.counts.max_own + look.ahead + steps, self.state.capacity.new_tokens)
-            self.step.run(StepShape(rows, _round_up(furthest), body), steps)
-            snapshots.take(steps)
-            look = snapshots.before_newest(look, steps)
+            drafts = self._drafts(look, rows)
+            most = steps * (1 + drafts)
+            furthest = min(look.counts.max_own + look.most + most, self.state.capacity.new_tokens)
+            self.step.run(StepShape(rows, _round_up(furthest), body, drafts), steps)
+            snapshots.take()
+            look = snapshots.before_newest(look, steps, most)
+            self.policy.observe(look.drafted)
             self._check(look.counts, wave.requests)
             if look.counts.finished > finished:
                 finished = look.counts.finished
                 tell(finished)
         self._check(look.counts, wave.requests)
+        self.policy.observe(self.step.drafts.read())
         if finished < wave.num_samples:
             tell(wave.num_samples)
+
+    def _drafts(self, look: _Look, rows: int) -> int:
+        """Tokens to draft a row: few rows must be left, and none to come."""
+        is_tail = look.counts.next_sample == look.counts.total and rows <= DRAFT_ROWS
+        return self.policy.drafts if is_tail and self.policy.is_on else 0
 
     def _chunk(self, look: _Look) -> int:
         """Steps to run before the next look; 0: look again first."""
@@ -149,44 +163,53 @@ class ResidentRollout:
 
 
 class _Look(NamedTuple):
-    """Counts as they were, and how many steps were started since."""
+    """Counts as they were, and what was started since."""
 
     counts: Counts
+    drafted: DraftCounts
     ahead: int
+    """Steps: the tokens that a row which goes on has got at least."""
+    most: int
+    """Tokens that it can have got."""
 
 
 class _Snapshots:
     """Copies of the counts on their way to the host, two at most."""
 
-    def __init__(self, scalars: torch.Tensor) -> None:
-        self.scalars = scalars
-        pinned = scalars.is_cuda
-        shape = tuple(scalars.shape)
-        self.hosts = [torch.zeros(shape, dtype=torch.int32, pin_memory=pinned) for _ in range(2)]
+    def __init__(self, *counts: torch.Tensor) -> None:
+        self.counts = counts
+        pinned = counts[0].is_cuda
+
+        def hosts() -> list[torch.Tensor]:
+            return [torch.zeros(len(c), dtype=torch.int32, pin_memory=pinned) for c in counts]
+
+        self.hosts = [hosts(), hosts()]
         self.events = [torch.cuda.Event() for _ in range(2)] if pinned else []
         self.taken = 0
 
-    def take(self, steps: int) -> None:
-        """Starts copying the counts as they will be after the `steps` just started."""
+    def take(self) -> None:
+        """Starts copying the counts as they will be after the steps just started."""
         place = self.taken % 2
-        self.hosts[place].copy_(self.scalars, non_blocking=True)
+        for host, counts in zip(self.hosts[place], self.counts, strict=True):
+            host.copy_(counts, non_blocking=True)
         if self.events:
             self.events[place].record()
         self.taken += 1
 
-    def before_newest(self, first: _Look, steps: int) -> _Look:
+    def before_newest(self, first: _Look, steps: int, most: int) -> _Look:
         """The snapshot before the newest: the one whose steps have been running all along."""
         if self.taken < 2:
-            return _Look(first.counts, first.ahead + steps)
-        return self._read(self.taken - 2, steps)
+            return first._replace(ahead=first.ahead + steps, most=first.most + most)
+        return self._read(self.taken - 2, steps, most)
 
     def newest(self) -> _Look:
-        return self._read(self.taken - 1, 0)
+        return self._read(self.taken - 1, 0, 0)
 
-    def _read(self, number: int, ahead: int) -> _Look:
+    def _read(self, number: int, ahead: int, most: int) -> _Look:
         if self.events:
             self.events[number % 2].synchronize()
-        return _Look(Counts(*self.hosts[number % 2].tolist()), ahead)
+        counts, drafted = self.hosts[number % 2]
+        return _Look(Counts(*counts.tolist()), DraftCounts(*drafted.tolist()), ahead, most)
 
 
 def _round_up(length: int) -> int:

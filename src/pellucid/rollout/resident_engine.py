@@ -16,6 +16,7 @@ from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.drafts import DraftPolicy
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.memory import free_bytes
 from pellucid.rollout.resident import ResidentRollout
@@ -38,12 +39,25 @@ class ResidentEngine:
         slots: int,
         kv_limit: int | None = None,
         is_shared: bool = False,
+        drafts: int = 0,
     ) -> None:
-        """`kv_limit`: bytes that keys and values may take; `is_shared`: `suspend` frees them."""
+        """`kv_limit`: bytes that keys and values may take; `is_shared`: `suspend` frees them;
+        `drafts`: tokens guessed a row and step once few rows are left, 0: none."""
         self.model, self.tokenizer, self.slots = model, tokenizer, slots
         self.kv_limit, self.is_shared = kv_limit, is_shared
+        self.drafted = DraftPolicy(drafts)
+        """Says what drafts brought: `drafted.counts.per_row_step`."""
         self._step: ResidentStep | None = None
         self._tables: dict[tuple[str, ...], NDArray[np.int16] | None] = {}
+
+    @property
+    def drafts(self) -> int:
+        """Tokens guessed a row and step; to set it forgets what earlier guesses brought."""
+        return self.drafted.drafts
+
+    @drafts.setter
+    def drafts(self, number: int) -> None:
+        self.drafted = DraftPolicy(number)
 
     def can_serve(self, params: SamplingParams) -> bool:
         """Stop strings need a tokenizer whose tokens are bytes."""
@@ -60,7 +74,13 @@ class ResidentEngine:
         """Completions in the order of the requests; see `InProcessEngine.generate`."""
         step, waves = self._prepare(requests, params)
         rollout = ResidentRollout(
-            self.model, self.tokenizer, params, step, seed=seed, next_state=self._table(params)
+            self.model,
+            self.tokenizer,
+            params,
+            step,
+            seed=seed,
+            next_state=self._table(params),
+            policy=self.drafted,
         )
         completions = rollout.run(waves, progress)
         self._step = step

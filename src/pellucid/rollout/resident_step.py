@@ -16,12 +16,14 @@ from torch import Tensor
 from pellucid.algo.head import float32_logits
 from pellucid.kernels.attention import KeySource, attend_rows
 from pellucid.kernels.bookkeeping import advance
+from pellucid.kernels.drafts import accept, propose
 from pellucid.kernels.head_sample import HeadSampler
 from pellucid.kernels.rope import rotate_append
 from pellucid.model.rope import Rotation
 from pellucid.model.transformer import Decoder
 from pellucid.records import SamplingParams
 from pellucid.rollout.arena import ArenaSize, KVArena
+from pellucid.rollout.drafts import DraftRows
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.loop_state import LoopState
 from pellucid.rollout.sampling import Sampler
@@ -37,6 +39,8 @@ class StepShape(NamedTuple):
     """Bound on the own positions of every live row, the new one included."""
     body: int
     """Bound on the prompt bodies."""
+    drafts: int = 0
+    """Tokens drafted a row (`rollout.drafts`): `own` bounds them too."""
 
 
 class Draw(Protocol):
@@ -65,7 +69,9 @@ class ResidentStep:
             model.spec, size, dtype=weight.dtype, device=weight.device, is_shared=is_shared
         )
         self.state = LoopState.sized(capacity, weight.device)
-        self.draw, can_capture = new_draw(weight, params, size.slots)
+        self.drafts = DraftRows.create(weight.device)
+        widest = max(size.slots, len(self.drafts.token))
+        self.draw, can_capture = new_draw(weight, params, widest)
         self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
         self._tables: list[Tensor] = []
         """Rotation tables that captured steps read: they must outlive a longer one."""
@@ -91,7 +97,8 @@ class ResidentStep:
         )
 
     def run(self, shape: StepShape, num_steps: int) -> None:
-        """Advances all live rows by `num_steps` tokens, without waiting for the device."""
+        """Advances all live rows by `num_steps` tokens, or more where drafts come true, without
+        waiting for the device."""
         graph = self._graph(shape) if self._can_capture else None
         for _ in range(num_steps):
             if graph is not None:
@@ -100,10 +107,20 @@ class ResidentStep:
                 self._step(shape)
 
     def _step(self, shape: StepShape) -> None:
-        state = self.state
-        hidden = self.model(state.token[: shape.rows], SlotAttention(self.arena, state, shape))
-        tokens, logprobs = self.draw(hidden, state.uniform[: shape.rows])
-        advance(state, tokens, logprobs, shape.rows)
+        state, rows = self.state, shape.rows
+        if not shape.drafts:
+            tokens, logprobs = self._draws(state, shape)
+            advance(state, tokens, logprobs, rows)
+            return
+        propose(state, self.drafts, rows, shape.drafts)
+        wide = shape._replace(rows=rows * (shape.drafts + 1))
+        tokens, logprobs = self._draws(self.drafts, wide)
+        accept(state, self.drafts, tokens, logprobs, rows, shape.drafts)
+
+    def _draws(self, fed: LoopState | DraftRows, shape: StepShape) -> tuple[Tensor, Tensor]:
+        """A token and its log-probability for each row fed."""
+        hidden = self.model(fed.token[: shape.rows], SlotAttention(self.arena, fed, shape))
+        return self.draw(hidden, fed.uniform[: shape.rows])
 
     def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
         """The captured step; None, for good, where capture fails."""
@@ -114,7 +131,7 @@ class ResidentStep:
         # Kernels are compiled and libraries set up by a step outside the capture. Afterwards the
         # rows are put back; what it wrote to the arena and to the outputs, the real step writes
         # again.
-        saved = [row.clone() for row in self.state.volatile]
+        saved = [row.clone() for row in self._volatile]
         try:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -134,8 +151,12 @@ class ResidentStep:
         return graph
 
     def _put_back(self, saved: list[Tensor]) -> None:
-        for row, value in zip(self.state.volatile, saved, strict=True):
+        for row, value in zip(self._volatile, saved, strict=True):
             row.copy_(value)
+
+    @property
+    def _volatile(self) -> tuple[Tensor, ...]:
+        return (*self.state.volatile, self.drafts.counts)
 
 
 def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> tuple[Draw, bool]:
@@ -151,7 +172,7 @@ class SlotAttention:
     """The `attend` of a resident step: each row adds a token to its slot and looks back at its own
     past and at the body of its prompt."""
 
-    def __init__(self, arena: KVArena, state: LoopState, shape: StepShape) -> None:
+    def __init__(self, arena: KVArena, state: LoopState | DraftRows, shape: StepShape) -> None:
         self.arena, self.shape, self.state = arena, shape, state
         rows, spec, size = shape.rows, arena.spec, arena.size
         slot_stride = spec.num_kv_heads * size.own * spec.head_dim
