@@ -179,12 +179,19 @@ def pack_sizes(job: Job) -> list[int]:
     found = []
     tokens = LARGEST_PACK
     while tokens > least:
-        found.append(tokens)
+        found.append(_whole_groups(job, tokens))
         tokens //= 2
     found.append(least)
     fitting = [t for t in found if t <= needed]
     # One pack for all is smaller than the next size up.
     return [needed, *fitting] if len(fitting) < len(found) and needed not in fitting else fitting
+
+
+def _whole_groups(job: Job, tokens: int) -> int:
+    """About so many tokens, in whole groups of the longest samples where a group is not larger:
+    a pack that ends inside a group would be left partly empty."""
+    group = job.prompt_tokens - 1 + job.group_size * job.max_new_tokens
+    return max(round(tokens / group), 1) * group if group <= tokens else tokens
 
 
 def _fixed(job: Job, available: int) -> MemoryPlan:
