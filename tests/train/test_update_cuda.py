@@ -76,7 +76,7 @@ def test_gradients_agree_with_those_of_float32_on_the_cpu() -> None:
 def test_no_pack_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     updater = make_updater("cuda", torch.bfloat16)
     updater._accumulate(make_sequences(), "policy", step=1)  # compiles the kernels
-    monkeypatch.setattr(update, "_check_finite", lambda losses, where: None)
+    monkeypatch.setattr(update, "check_finite", lambda losses, where: None)
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:

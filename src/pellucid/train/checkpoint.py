@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pellucid.artifacts import StageFolder, atomic_directory
 from pellucid.errors import RunError
 from pellucid.model.tensor_file import save_file
-from pellucid.train.update import PolicyUpdater
 
 STATE_NAME = "state.safetensors"
 FACTS_NAME = "checkpoint.json"
@@ -30,6 +31,20 @@ class Restored:
     """Steps done."""
     offsets: dict[str, int]
     """Lengths of metrics and rollouts at that moment."""
+
+
+class Resumable(Protocol):
+    """What trains, as far as a checkpoint is concerned."""
+
+    optimizer_steps: int
+
+    def state(self) -> dict[str, Tensor]:
+        """All tensors that the next step depends on."""
+        ...
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restores them in place. KeyError or RuntimeError where they are another model's."""
+        ...
 
 
 class Checkpoints:
@@ -48,11 +63,9 @@ class Checkpoints:
         self.on_save = on_save
         self.on_damage = on_damage
 
-    def save(self, step: int, updater: PolicyUpdater, offsets: dict[str, int]) -> None:
+    def save(self, step: int, updater: Resumable, offsets: dict[str, int]) -> None:
         """Writes the state after `step` steps and deletes the oldest. RunError on a full disk."""
-        tensors = updater.optimizer.state()
-        if updater.reference is not None:
-            tensors |= updater.reference.state()
+        tensors = updater.state()
         facts = {
             "step": step,
             "optimizer_steps": updater.optimizer_steps,
@@ -64,7 +77,7 @@ class Checkpoints:
         self.folder.prune_checkpoints(self.keep)
         self.on_save(step)
 
-    def load_last(self, updater: PolicyUpdater) -> Restored | None:
+    def load_last(self, updater: Resumable) -> Restored | None:
         """Restores the newest undamaged checkpoint in place; None where there is none."""
         step, damaged = self.folder.newest_whole_checkpoint()
         for line in damaged:
@@ -75,9 +88,7 @@ class Checkpoints:
         facts = json.loads((path / FACTS_NAME).read_text())
         tensors = load_file(path / STATE_NAME)
         try:
-            updater.optimizer.load_state(tensors)
-            if updater.reference is not None:
-                updater.reference.load_state(tensors)
+            updater.load_state(tensors)
         except (KeyError, RuntimeError) as error:
             raise RunError(
                 f"{path.name} holds the state of another model or version ({error}): "

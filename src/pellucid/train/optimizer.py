@@ -15,15 +15,30 @@ Memory, in bytes a parameter beside the weights themselves:
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.config import TrainConfig
 from pellucid.errors import NumericsError
 
 _ALIGNMENT = 64
 """Elements: each gradient starts at a multiple of 256 bytes, as an allocation of its own would."""
+
+
+class OptimizerSettings(Protocol):
+    """What the optimiser reads of a section of the recipe, be it [train] or [sft]."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def betas(self) -> tuple[float, float]: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def adam_eps(self) -> float: ...
+    @property
+    def grad_clip(self) -> float: ...
 
 
 class Optimizer:
@@ -33,7 +48,7 @@ class Optimizer:
     norm is one operation each; the masters' `.grad` are views of it.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerSettings) -> None:
         self.config = config
         self.parameters = dict(model.named_parameters())
         self.masters: dict[str, Tensor] = {}

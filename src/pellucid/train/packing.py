@@ -16,6 +16,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +25,23 @@ from torch import Tensor
 from pellucid.model.shared_attention import SharedPromptAttention, upload
 
 
+class PromptAndCompletion(Protocol):
+    """All that packing needs of a sequence."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """At least one token: the last one predicts the first of the completion."""
+        ...
+
+    @property
+    def completion_ids(self) -> tuple[int, ...]:
+        """At least one token."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSequence:
-    """One completion ready to be trained on.
+    """One completion ready to be trained on by reinforcement.
 
     Example: TrainSequence(prompt_ids=(1, 7), completion_ids=(4, 2), rollout_logprobs=(-0.1,
     -0.7), advantage=1.0)
@@ -40,7 +55,7 @@ class TrainSequence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pack:
+class TokenPack:
     """Bodies, then own rows, as tensors on the model's device.
 
     Example: two samples (4, 2) and (5,) of the prompt (1, 7) have token_ids [1, 7, 4, 7] and
@@ -53,6 +68,12 @@ class Pack:
     """Where tokens stand and whom they see."""
     targets: Tensor
     """[C] int64: the completion tokens, predicted by the last C of the T tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack(TokenPack):
+    """A pack with what reinforcement knows of each completion token."""
+
     sequence: Tensor
     """[C] int64: which of the N sequences a completion token belongs to."""
     completion_lengths: Tensor
@@ -64,7 +85,7 @@ class Pack:
     num_sequences: int
 
 
-def plan_packs(sequences: Sequence[TrainSequence], capacity: int) -> list[list[list[int]]]:
+def plan_packs(sequences: Sequence[PromptAndCompletion], capacity: int) -> list[list[list[int]]]:
     """Indices of the sequences per pack and prompt; a pack feeds at most `capacity` tokens.
 
     No more packs than best-fit decreasing needs (paper, B.1: sort by length, best fit), of as equal
@@ -96,7 +117,9 @@ def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device | str) -> Pack:
+def build_token_pack(
+    groups: Sequence[Sequence[PromptAndCompletion]], device: torch.device | str
+) -> TokenPack:
     """Tensors of some sequences, in the order given; those of a group have the same prompt."""
     members = [s for group in groups for s in group]
     counts = np.array([len(s.completion_ids) for s in members])
@@ -105,10 +128,7 @@ def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device |
     own[1:] = targets[:-1]
     own[np.cumsum(counts) - counts] = [s.prompt_ids[-1] for s in members]
     bodies = _flat((group[0].prompt_ids[:-1] for group in groups), np.int64)
-    logprobs = _flat((s.rollout_logprobs for s in members), np.float32)
-    advantages = np.array([s.advantage for s in members], dtype=np.float32)
-    assert len(logprobs) == len(targets), "every completion token has its log-probability"
-    return Pack(
+    return TokenPack(
         token_ids=upload(np.concatenate([bodies, own]), device),
         attend=SharedPromptAttention(
             [len(group[0].prompt_ids) - 1 for group in groups],
@@ -116,6 +136,21 @@ def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device |
             device,
         ),
         targets=upload(targets, device),
+    )
+
+
+def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device | str) -> Pack:
+    """`build_token_pack`, with advantages and log-probabilities."""
+    tokens = build_token_pack(groups, device)
+    members = [s for group in groups for s in group]
+    counts = np.array([len(s.completion_ids) for s in members])
+    logprobs = _flat((s.rollout_logprobs for s in members), np.float32)
+    advantages = np.array([s.advantage for s in members], dtype=np.float32)
+    assert len(logprobs) == len(tokens.targets), "every completion token has its log-probability"
+    return Pack(
+        token_ids=tokens.token_ids,
+        attend=tokens.attend,
+        targets=tokens.targets,
         sequence=upload(np.repeat(np.arange(len(members)), counts), device),
         completion_lengths=upload(np.repeat(counts, counts), device),
         advantages=upload(np.repeat(advantages, counts), device),
@@ -124,14 +159,16 @@ def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device |
     )
 
 
-def _by_prompt(sequences: Sequence[TrainSequence]) -> list[list[int]]:
+def _by_prompt(sequences: Sequence[PromptAndCompletion]) -> list[list[int]]:
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, sequence in enumerate(sequences):
         groups.setdefault(sequence.prompt_ids, []).append(index)
     return list(groups.values())
 
 
-def _chunks(sequences: Sequence[TrainSequence], group: list[int], capacity: int) -> list[list[int]]:
+def _chunks(
+    sequences: Sequence[PromptAndCompletion], group: list[int], capacity: int
+) -> list[list[int]]:
     """A prompt's samples in as few parts as fit a pack each. All parts but one are nearly full: the
     small ones of many prompts fit a pack together.
     """
@@ -142,7 +179,7 @@ def _chunks(sequences: Sequence[TrainSequence], group: list[int], capacity: int)
     return [[group[i] for i in part] for part in best_fit(own, capacity - body)]
 
 
-def _num_fed(sequences: Sequence[TrainSequence], group: list[int]) -> int:
+def _num_fed(sequences: Sequence[PromptAndCompletion], group: list[int]) -> int:
     body = len(sequences[group[0]].prompt_ids) - 1
     return body + sum(len(sequences[i].completion_ids) for i in group)
 

@@ -80,6 +80,17 @@ class PolicyUpdater:
                     out[i] = part
         return out
 
+    def state(self) -> dict[str, Tensor]:
+        """Tensors of a checkpoint: the optimiser's and the reference's."""
+        reference = {} if self.reference is None else self.reference.state()
+        return self.optimizer.state() | reference
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Restores `state()` in place. KeyError or RuntimeError where it is another model's."""
+        self.optimizer.load_state(state)
+        if self.reference is not None:
+            self.reference.load_state(state)
+
     def _split(self, sequences: Sequence[TrainSequence], step: int) -> list[list[TrainSequence]]:
         """Random split into equal minibatches, a single inner epoch (paper, Methods)."""
         count = min(self.config.train.minibatches, max(len(sequences), 1))
@@ -131,7 +142,7 @@ class PolicyUpdater:
             output.loss.backward()
             losses.append(output.loss.detach())
             _merge(totals, output.sums | {"loss": losses[-1], "entropy": entropy.sum()})
-        _check_finite(losses, where=f"step {step}")
+        check_finite(losses, where=f"step {step}")
         return totals
 
     def _step_optimizer(self, *, step: int) -> float:
@@ -191,7 +202,7 @@ def _old_logprobs(
     return torch.cat([denominator[i] for group in groups for i in group])
 
 
-def _check_finite(losses: Sequence[Tensor], *, where: str) -> None:
+def check_finite(losses: Sequence[Tensor], *, where: str) -> None:
     """Raises NumericsError for the first loss that is not finite. Waits for the device once."""
     if not losses:
         return
