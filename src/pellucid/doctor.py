@@ -63,6 +63,7 @@ def check(where: Path = Path("."), progress: ProgressFn | None = None) -> list[F
         _cpu,
         _torch,
         _compiler,
+        _kernels,
         _memory,
         lambda: _disk(where),
         _graders,
@@ -191,6 +192,30 @@ def _compiler() -> Iterator[Finding]:
         status=Status.OK if path else Status.WARN,
         found=Path(path).name if path else "none",
         remedy="" if path else "compiled GPU kernels need one: install gcc",
+    )
+
+
+def _kernels() -> Iterator[Finding]:
+    """Whether the fast path runs on the CUDA device, if there is one."""
+    try:
+        import torch
+    except ImportError:
+        return
+    if not torch.cuda.is_available():
+        return
+    from pellucid.kernels.available import hopper_ready, triton_ready
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    if hopper_ready(device):
+        yield Finding(name="kernels", status=Status.OK, found="all run: rollouts are exact")
+        return
+    runs = "only those of the trainer run" if triton_ready(device) else "do not run"
+    yield Finding(
+        name="kernels",
+        status=Status.WARN,
+        found=f"{runs}: the plain path serves, slower",
+        remedy="the log says why at the start of a run; capability 9.0, triton and a C compiler "
+        "bring the fast path",
     )
 
 
