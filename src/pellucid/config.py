@@ -187,6 +187,32 @@ class TrainConfig(Section):
     """Share of training rollouts written to rollouts.jsonl.zst."""
 
 
+class SftConfig(Section):
+    """Supervised fine-tuning. Two epochs, cosine to a tenth and batches of 64: paper, B.4.2."""
+
+    epochs: PositiveInt = 2
+    batch_sequences: PositiveInt = 64
+    """Examples per optimiser step; an epoch is cut into equal batches of at most so many."""
+    max_tokens: int | None = Field(default=None, ge=2)
+    """Examples with more prompt and completion tokens are left out and counted, never cut. Default:
+    the model's context, which is the limit in any case.
+    """
+    tokens_per_pack: PositiveInt = 8192
+    """Prompt and completion tokens in one forward pass; gradients accumulate over the packs."""
+    learning_rate: float = Field(default=1e-5, gt=0.0)
+    warmup_fraction: Fraction = 0.03
+    """Share of the optimiser steps over which the learning rate rises."""
+    final_fraction: Fraction = 0.1
+    """Learning rate at the last step as a share of the peak; a cosine leads there."""
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    weight_decay: NonNegative = 0.0
+    adam_eps: float = Field(default=1e-8, gt=0.0)
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    checkpoint_every: PositiveInt = 50
+    """Optimiser steps between checkpoints; the last step always leaves one."""
+    keep_checkpoints: PositiveInt = 2
+
+
 class SuiteConfig(Section):
     name: str = "chain"
     split: str = "test"

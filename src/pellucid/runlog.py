@@ -34,6 +34,9 @@ CONSOLE_KEYS = (
     "train/entropy",
     "train/kl",
     "train/grad_norm",
+    "sft/loss",
+    "sft/grad_norm",
+    "sft/learning_rate",
     "timing/step_s",
 )
 """The metrics a step's console line shows, where present."""
@@ -46,7 +49,9 @@ class MetricsRecord:
     step: int
     """Training steps done when the values were measured; 0 is before the first."""
     name: str
-    """`rollout`, `train`, `eval/<suite>` or `timing`; only `timing` differs between equal runs."""
+    """`rollout`, `train`, `sft`, `eval/<suite>` or `timing`; only `timing` differs between equal
+    runs.
+    """
     values: Mapping[str, float | None] = field(default_factory=dict)
     """Name -> value; None where it could not be measured (never 0 in its place)."""
 

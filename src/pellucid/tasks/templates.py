@@ -9,6 +9,7 @@ Not here: how a model's own chat template is rendered (`Tokenizer.chat`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pellucid.errors import ConfigError
@@ -41,12 +42,23 @@ class Template:
         filled = self.text.replace(QUESTION, question)
         if not self.is_chat:
             return filled + self.prefill
+        return self.render_messages([{"role": "user", "content": filled}], tokenizer)
+
+    def render_messages(self, messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer) -> str:
+        """The prompt text of a conversation that the assistant is to continue, prefill included:
+        its messages as they are, `text` unused. ConfigError where this is no chat template, or the
+        model has none.
+        """
+        if not self.is_chat:
+            raise ConfigError(
+                f"template {self.name!r} takes a question, not messages: choose a chat template"
+            )
         if tokenizer.chat_template is None:
             raise ConfigError(
                 f"template {self.name!r} needs a chat template and the model has none: "
                 "set task.template to 'r1-zero' or 'plain'"
             )
-        prompt = tokenizer.chat([{"role": "user", "content": filled}], add_generation_prompt=True)
+        prompt = tokenizer.chat(messages, add_generation_prompt=True)
         # Some released chat templates open the thinking themselves: never open it twice.
         return prompt if self.prefill and prompt.endswith(self.prefill) else prompt + self.prefill
 
