@@ -67,6 +67,7 @@ def check(where: Path = Path("."), progress: ProgressFn | None = None) -> list[F
         _memory,
         lambda: _disk(where),
         _graders,
+        _sandbox,
     )
     findings: list[Finding] = []
     for done, one in enumerate(checks, start=1):
@@ -262,4 +263,17 @@ def _graders() -> Iterator[Finding]:
         status=Status.FAIL if misses else Status.OK,
         found=f"{result.num_vectors - len(misses)} of {result.num_vectors} labelled answers right",
         remedy=remedy,
+    )
+
+
+def _sandbox() -> Iterator[Finding]:
+    """Whether programs can be judged: starts a jail and lets a program attack it."""
+    from pellucid.sandbox import why_missing
+
+    why = why_missing()
+    yield Finding(
+        name="sandbox",
+        status=Status.WARN if why else Status.OK,
+        found="programs cannot be judged" if why else "bubblewrap isolates programs",
+        remedy=(why or "").rpartition("cannot be judged")[2].lstrip(" :"),
     )

@@ -1,4 +1,5 @@
-"""Grades batches: strict graders in this process, math-verify in workers that can be killed.
+"""Grades batches: strict graders in this process, math-verify in workers that can be killed,
+programs in the sandbox.
 
 The i-th score belongs to the i-th response, whatever hangs or dies on the way: every question
 carries its index, and results are laid into their places. No process starts before one is needed.
@@ -15,9 +16,11 @@ from collections.abc import Iterable, Sequence
 from typing import Self
 
 from pellucid.records import Problem, Score, Verdict
+from pellucid.rewards.code import grade_code_batch
 from pellucid.rewards.math import Opinion, strict_score, undecided_score
 from pellucid.rewards.table import find_grader
 from pellucid.rewards.worker import Worker
+from pellucid.sandbox import Sandbox
 
 MATH_VERIFY = "pellucid.rewards.second:math_verify_opinion"
 CACHE_SIZE = 100_000
@@ -46,8 +49,12 @@ class GraderPool:
         timeout_s: float = 5.0,
         memory_mib: int = 4096,
         judge: str = MATH_VERIFY,
+        unsafe_code: bool = False,
     ) -> None:
-        """`num_workers` 0: half the CPUs, at most 4. `judge`: second grader, `module:function`."""
+        """`num_workers` 0: half the CPUs, at most 4. `judge`: second grader, `module:function`.
+
+        `unsafe_code`: run programs without isolation where this machine has none.
+        """
         self._uses_second = math_verify
         self._num_workers = num_workers or max(1, min(4, (os.cpu_count() or 2) // 2))
         self._timeout_s = timeout_s
@@ -56,6 +63,8 @@ class GraderPool:
         self._cache: dict[_Pair, Opinion] = {}
         self._workers: list[Worker] = []
         self._lock = threading.Lock()
+        self._unsafe_code = unsafe_code
+        self._sandbox: Sandbox | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,14 +83,21 @@ class GraderPool:
             for worker in self._workers:
                 worker.kill()
             self._workers.clear()
+            if self._sandbox is not None:
+                self._sandbox.close()
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]:
         """Scores in the order of `responses`; `problems[i]` is what `responses[i]` answers.
 
-        Raises ConfigError on an unknown grader.
+        Raises ConfigError on an unknown grader, SandboxError where there are programs to run and
+        this machine cannot isolate them.
         """
         assert len(problems) == len(responses), "one problem per response"
-        firsts = [self._first(p, r) for p, r in zip(problems, responses, strict=True)]
+        programs = self._grade_programs(problems, responses)
+        firsts = [
+            programs[i] if i in programs else self._first(problem, responses[i])
+            for i, problem in enumerate(problems)
+        ]
         asked = [
             (p.gold, first) if isinstance(first, str) else None
             for p, first in zip(problems, firsts, strict=True)
@@ -91,6 +107,21 @@ class GraderPool:
             first if isinstance(first, Score) else undecided_score(first, opinions.get(pair))
             for first, pair in zip(firsts, asked, strict=True)
         ]
+
+    def _grade_programs(
+        self, problems: Sequence[Problem], responses: Sequence[str]
+    ) -> dict[int, Score]:
+        places = [i for i, problem in enumerate(problems) if problem.grader == "code"]
+        if not places:
+            return {}
+        with self._lock:
+            if self._sandbox is None:
+                self._sandbox = Sandbox(unsafe=self._unsafe_code)
+            sandbox = self._sandbox
+        scores = grade_code_batch(
+            sandbox, [problems[i] for i in places], [responses[i] for i in places]
+        )
+        return dict(zip(places, scores, strict=True))
 
     def _first(self, problem: Problem, response: str) -> Score | str:
         if problem.grader == "math":

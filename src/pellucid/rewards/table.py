@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from pellucid.errors import ConfigError
 from pellucid.records import Problem, Score
+from pellucid.rewards.code import grade_code_problem, read_tests
 from pellucid.rewards.countdown import grade_countdown, read_puzzle
 from pellucid.rewards.exact import can_read
 from pellucid.rewards.math import grade_math_problem
@@ -28,7 +29,11 @@ GRADERS: dict[str, GraderFn] = {
     "exact": grade_exact,
     "countdown": grade_countdown,
     "choice": grade_choice,
+    "code": grade_code_problem,
 }
+
+_READERS: dict[str, Callable[[str], object]] = {"countdown": read_puzzle, "code": read_tests}
+"""How structured golds are read: a ValueError says why one cannot be."""
 
 
 def find_grader(name: str) -> GraderFn:
@@ -58,9 +63,9 @@ def check_gold(problem: Problem) -> str | None:
         return f"gold {gold!r} is no option letter"
     if problem.grader == "exact" and not plain_text(gold):
         return f"gold {gold!r} is empty once its LaTeX is taken away"
-    if problem.grader == "countdown":
+    if problem.grader in _READERS:
         try:
-            read_puzzle(gold)
+            _READERS[problem.grader](gold)
         except ValueError as error:
             return str(error)
     return None
