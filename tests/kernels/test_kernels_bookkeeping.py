@@ -5,6 +5,7 @@ import pytest
 import torch
 from loop_cases import assert_same, new_state, random_draws, random_work
 
+from pellucid.rollout import waves
 from pellucid.rollout.loop_state import Counts, advance_plain
 
 triton = pytest.importorskip("triton")
@@ -65,6 +66,10 @@ def test_they_agree_when_fewer_rows_are_decoded():
         if counts.next_sample == counts.total:
             rows = counts.live
     assert states[0].read().finished == states[0].read().total
+
+
+def test_waves_have_no_more_rows_than_the_kernel_takes():
+    assert waves.MOST_ROWS == bookkeeping.MAX_ROWS
 
 
 def test_the_kernel_names_the_scalars_as_the_state_does():

@@ -13,8 +13,16 @@ from pellucid.model.ops import Ops
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.rollout.loop_buffers import Capacity, buffers
+from pellucid.rollout.waves import MOST_ROWS
 from pellucid.train import memory_sizes as sizes
-from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, Job, choose_plan
+from pellucid.train.memory_plan import (
+    COMFORTABLE_PACK,
+    GIB,
+    LARGEST_PACK,
+    Job,
+    arena_size,
+    choose_plan,
+)
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.step_time import PEAKS, peaks_of, predict
 
@@ -214,7 +222,11 @@ def test_a_reference_takes_as_much_as_the_weights():
         ({}, 8, "float32 gradients need 1.8 GiB"),
         ({"has_reference": True}, 10, "reference (algo.beta > 0) need 0.9 GiB"),
         ({}, 10, "activations of"),
-        ({"slots": 1024, "max_new_tokens": 8192}, 60, "keys and values of 1024 slots need 96.1 GiB"),
+        (
+            {"slots": 1024, "max_new_tokens": 8192},
+            60,
+            "keys and values of 1024 slots need 96.1 GiB",
+        ),
         ({"tokens_per_pack": 400_000}, 20, "lower train.tokens_per_pack"),
     ],
 )
@@ -230,6 +242,14 @@ def test_what_does_not_fit_is_named_with_its_bytes(changes, gib, words):
 def test_numbers_set_by_hand_stay():
     plan = choose_plan(make_job(slots=96, tokens_per_pack=5000), 139 * GIB)
     assert (plan.slots, plan.tokens_per_pack) == (96, 5000)
+
+
+@pytest.mark.parametrize("slots", [None, 8192])
+def test_no_more_slots_are_planned_than_a_step_can_hold(slots):
+    job = make_job(prompts=512, max_new_tokens=256, slots=slots)
+    plan = choose_plan(job, 139 * GIB)
+    assert arena_size(job, plan.kv_limit).slots == MOST_ROWS
+    assert not plan.is_time_shared
 
 
 def test_a_small_step_takes_no_larger_pack_than_it_fills():

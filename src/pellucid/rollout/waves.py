@@ -20,7 +20,8 @@ OUTPUT_BYTES = 2**30
 """Sampled tokens and log-probabilities that a wave may keep on the device."""
 PROMPT_GRAIN = 4096
 """Prompt tokens are rounded up to it, so that a later call finds room in the same arena."""
-LEAST_ROWS = 8
+LEAST_ROWS, MOST_ROWS = 8, 4096
+"""Of a step. The most are those of `kernels.bookkeeping`, where one program holds them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def plan_waves(
     room = max(int(budget * PROMPT_SHARE), token * longest)
     waves = _split(requests, room // token, OUTPUT_BYTES // (8 * params.max_new_tokens))
     tokens = max(wave.body_tokens for wave in waves)
-    wanted = min(slots, max(wave.num_samples for wave in waves))
+    wanted = min(slots, MOST_ROWS, max(wave.num_samples for wave in waves))
     fitting = max((budget - tokens * token) // own, 1)
     rows = round_rows(wanted) if round_rows(wanted) <= fitting else fitting
     grains = -(-max(tokens, 1) // PROMPT_GRAIN) * PROMPT_GRAIN

@@ -17,7 +17,7 @@ from pellucid.model.spec import ModelSpec
 from pellucid.records import Request, SamplingParams
 from pellucid.rollout.arena import ArenaSize
 from pellucid.rollout.loop_buffers import Capacity
-from pellucid.rollout.waves import plan_waves, round_rows
+from pellucid.rollout.waves import MOST_ROWS, plan_waves, round_rows
 from pellucid.train import memory_sizes as sizes
 
 GIB = 2**30
@@ -52,6 +52,11 @@ class Job:
     @property
     def num_samples(self) -> int:
         return self.prompts * self.group_size
+
+    @property
+    def wanted_slots(self) -> int:
+        """Sequences worth decoding at once, as far as a step can hold them."""
+        return min(self.slots or self.num_samples, self.num_samples, MOST_ROWS)
 
     @property
     def longest(self) -> int:
@@ -245,8 +250,7 @@ def _try(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan | None:
     plan = _with_rollout(job, training, training.available - used)
     if plan is None or plan.peak > plan.available:
         return None
-    wanted = min(job.slots or job.num_samples, job.num_samples)
-    if plan.slots < wanted and not attempt.is_time_shared:
+    if plan.slots < job.wanted_slots and not attempt.is_time_shared:
         return None  # all slots are worth taking turns
     return plan if attempt.keeps_logits else _with_spare_logits(job, plan)
 
@@ -293,7 +297,7 @@ def _with_rollout(job: Job, plan: MemoryPlan, room: int) -> MemoryPlan | None:
         return None
     size = arena_size(job, room)
     wanted = job.slots
-    if wanted is not None and size.slots < min(wanted, job.num_samples):
+    if wanted is not None and size.slots < job.wanted_slots:
         return None
     kv = size.num_bytes(job.spec, job.element)
     slots = min(size.slots, round_rows(job.num_samples)) if wanted is None else wanted
@@ -352,7 +356,7 @@ def _why_not(job: Job, base: MemoryPlan) -> str:
         what, need = "keys and values of one sequence", token * job.longest
         remedy = "lower rollout.max_new_tokens"
     else:
-        slots = min(job.slots, job.num_samples)
+        slots = job.wanted_slots
         what = f"keys and values of {slots} slots"
         need = token * (slots * job.max_new_tokens + job.prompts * job.prompt_tokens)
         remedy = 'lower rollout.slots, or set it to "auto"'
