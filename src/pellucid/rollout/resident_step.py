@@ -72,9 +72,9 @@ class ResidentStep:
         self.drafts = DraftRows.create(weight.device)
         widest = max(size.slots, len(self.drafts.token))
         self.draw, can_capture = new_draw(weight, params, widest)
-        self._graphs: dict[StepShape, torch.cuda.CUDAGraph] = {}
-        self._tables: list[Tensor] = []
-        """Rotation tables that captured steps read: they must outlive a longer one."""
+        self._graphs: dict[StepShape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        """Captured steps, each with the rotation table that it reads."""
+        self._weights = _addresses(model)
         self._can_capture = self.device.type == "cuda" and can_capture
         self._exact = model.exact
 
@@ -91,6 +91,7 @@ class ResidentStep:
         has_room = all(a >= b for a, b in zip(self.state.capacity, capacity, strict=True))
         return (
             is_same
+            and self._weights == _addresses(model)
             and has_room
             and self.state.capacity.vocab == capacity.vocab
             and self.arena.fits(size, model.head.weight)
@@ -124,16 +125,21 @@ class ResidentStep:
 
     def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
         """The captured step; None, for good, where capture fails."""
+        table = self.model.rotation().table
         if shape in self._graphs:
-            return self._graphs[shape]
+            graph, captured = self._graphs[shape]
+            # A longer table has the same rotations at other addresses: the old one still serves
+            # where it covers all that this shape can reach.
+            if captured.shape[1] >= min(shape.body + shape.own, table.shape[1]):
+                return graph
         graph = torch.cuda.CUDAGraph()
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        pool = next(iter(self._graphs.values()))[0].pool() if self._graphs else None
         # Kernels are compiled and libraries set up by a step outside the capture. Afterwards the
         # rows are put back; what it wrote to the arena and to the outputs, the real step writes
         # again.
         saved = [row.clone() for row in self._volatile]
+        stream = torch.cuda.Stream()
         try:
-            stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 self._step(shape)
@@ -144,10 +150,10 @@ class ResidentStep:
         except RuntimeError as error:
             log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
             self._can_capture = False
+            torch.cuda.current_stream().wait_stream(stream)
             self._put_back(saved)
             return None
-        self._tables.append(self.model.rotation().table)
-        self._graphs[shape] = graph
+        self._graphs[shape] = graph, table
         return graph
 
     def _put_back(self, saved: list[Tensor]) -> None:
@@ -157,6 +163,11 @@ class ResidentStep:
     @property
     def _volatile(self) -> tuple[Tensor, ...]:
         return (*self.state.volatile, self.drafts.counts)
+
+
+def _addresses(model: Decoder) -> list[int]:
+    """Where the weights lie: captured steps read them there and nowhere else."""
+    return [parameter.data_ptr() for parameter in model.parameters()]
 
 
 def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> tuple[Draw, bool]:

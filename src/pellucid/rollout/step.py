@@ -52,12 +52,15 @@ class DecodeStep:
         self.tokens = integers(slots, window)
         self.logprobs = torch.zeros(slots, window, device=device)
         self._graphs: dict[Extent, torch.cuda.CUDAGraph] = {}
+        self._table = model.rotation().table
+        """Of rotations: captured steps read it at its address."""
         self._can_capture = device.type == "cuda" and sampler.is_capturable
 
     def fits(self, model: Decoder, head: Tensor, extent: Extent, params: SamplingParams) -> bool:
         """Whether this step, with what it has captured, can serve another call."""
         mine, theirs = ((p.temperature, p.top_k, p.top_p) for p in (self.sampler.params, params))
         is_same = model is self.model and head.data_ptr() == self.head.data_ptr()
+        is_same &= not self._graphs or model.rotation().table is self._table
         return is_same and mine == theirs and self.cache.fits(extent, model.embedding.weight)
 
     def reset(self, own: int) -> None:
