@@ -37,10 +37,24 @@ def triton_ready(device: torch.device, *, can_interpret: bool = False) -> bool:
 
 
 def hopper_ready(device: torch.device) -> bool:
-    """Whether kernels may use what came with capability 9.0: copies by tensor descriptors."""
+    """Whether kernels may use what came with capability 9.0: copies by tensor descriptors. Of an
+    older CUDA device one line of the log says so, once.
+    """
     if not triton_ready(device):
         return False
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= HOPPER
+    return device.type != "cuda" or _is_hopper(device)
+
+
+@functools.cache
+def _is_hopper(device: torch.device) -> bool:
+    capability = torch.cuda.get_device_capability(device)
+    if capability < HOPPER:
+        log.warning(
+            "%s: the host leads decoding, slower and not exact: capability %d.%d is below 9.0",
+            device,
+            *capability,
+        )
+    return capability >= HOPPER
 
 
 @functools.cache

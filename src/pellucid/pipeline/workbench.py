@@ -10,7 +10,7 @@ import torch
 
 from pellucid.artifacts import RunFolder
 from pellucid.config import AUTO, ModelConfig, RunConfig
-from pellucid.errors import ConfigError, RunError
+from pellucid.errors import ConfigError, RunError, UserError
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.load import LoadedModel, load_model
 from pellucid.model.ops import select_ops
@@ -93,10 +93,21 @@ def resolve_device(wanted: str) -> str:
 def resolve_exact(wanted: str | bool, model: Decoder) -> bool:
     """`auto` is exact where that is possible. Raises UserError where it was asked for in vain."""
     weight = model.embedding.weight
-    if wanted == "auto":
-        return weight.dtype == torch.bfloat16 and hopper_ready(weight.device)
-    select_ops(weight.device, exact=bool(wanted))
-    return bool(wanted)
+    if wanted is False:
+        return False
+    if wanted is True:
+        select_ops(weight.device, exact=True)
+    is_possible = weight.dtype == torch.bfloat16 and hopper_ready(weight.device)
+    if is_possible:
+        from pellucid.rollout.resident_engine import supports
+
+        is_possible = supports(model.spec)
+    if wanted is True and not is_possible:
+        raise UserError(
+            "exact = true needs bfloat16 weights and heads that the attention kernels take (see "
+            "docs/engine.md): set it to false"
+        )
+    return is_possible
 
 
 def set_threads(wanted: int) -> int:

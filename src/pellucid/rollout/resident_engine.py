@@ -6,6 +6,7 @@ weights that the trainer changes in place: an optimiser step is in the next toke
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ from pellucid.rollout.resident import ResidentRollout
 from pellucid.rollout.resident_step import ResidentStep
 from pellucid.rollout.stop_table import StopTable
 from pellucid.rollout.waves import Wave, plan_waves
+
+log = logging.getLogger(__name__)
 
 MEMORY_FRAC = 0.85
 """Share of the free memory that keys and values may take where nothing else is said."""
@@ -142,9 +145,16 @@ class ResidentEngine:
         if stops and stops not in self._tables:
             table = StopTable.build(self.tokenizer, self.model.spec.vocab_size, stops)
             self._tables[stops] = None if table is None else table.next_state
+            if table is None:
+                log.warning(
+                    "the host leads decoding, slower and not exact: the device cannot follow the "
+                    "stop strings %s of this tokenizer",
+                    stops,
+                )
         return self._tables.get(stops)
 
 
 def supports(spec: ModelSpec) -> bool:
     """Whether the kernels are made for a model of this shape."""
-    return supports_attention(spec.head_dim, spec.num_heads, spec.num_kv_heads)
+    is_head_readable = spec.width % 8 == 0  # rows of 16 bytes, see `kernels.head_stats`
+    return is_head_readable and supports_attention(spec.head_dim, spec.num_heads, spec.num_kv_heads)
