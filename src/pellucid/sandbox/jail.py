@@ -66,8 +66,6 @@ class Jail:
         if not ready.get("ready"):
             self.close()
             raise JailError(str(ready.get("why")))
-        self.is_reusable = bool(ready["reusable"])
-        """False: the kernel refuses namespaces inside the jail, and it serves one program."""
 
     def __enter__(self) -> Self:
         return self

@@ -104,9 +104,6 @@ class Sandbox:
         return Jail(unsafe=self.unsafe)
 
     def _give(self, jail: Jail) -> None:
-        if not jail.is_reusable:
-            jail.close()
-            return
         with self._lock:
             if self._executor is not None:
                 self._idle.append(jail)

@@ -66,7 +66,7 @@ class Zygote:
     def start(self) -> dict[str, object]:
         """Find out what this machine allows."""
         if not self._is_jailed:
-            return {"ready": True, "reusable": True}
+            return {"ready": True}
         if not confine.can_confine():
             return {"ready": False, "why": "no system-call filter for this architecture"}
         try:
@@ -80,9 +80,9 @@ class Zygote:
                 os._exit(0)
             os.waitpid(pid, 0)
             self._flags = confine.NEW_NAMESPACES
-        except OSError:
-            return {"ready": True, "reusable": False}
-        return {"ready": True, "reusable": True}
+        except OSError as error:
+            return {"ready": False, "why": f"no namespaces inside the jail: {error}"}
+        return {"ready": True}
 
     def run(self, job: dict) -> dict[str, object]:
         """Fork, watch, and say how it ended."""
