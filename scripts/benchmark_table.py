@@ -253,7 +253,8 @@ def _share(record: dict[str, Any]) -> str:
 
 
 def _memory(record: dict[str, Any], peer: Measured | None) -> str:
-    size = record.get("peak_reserved_bytes")
+    exact = record.get("details", {}).get("exact", {})
+    size = exact.get("peak_reserved_bytes", record.get("peak_reserved_bytes"))
     if size is None:
         return "–"
     theirs = None if peer is None else peer.record.get("peak_allocated_bytes")

@@ -140,7 +140,9 @@ def test_a_model_is_fetched_at_its_revision_without_what_it_does_not_need(revisi
 def test_a_fetched_model_loads(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "pellucid.model.hub.fetch",
-        lambda name, revision: fetch(name, revision, endpoint=hub.url, cache=tmp_path / "cache"),
+        lambda name, revision, **more: fetch(
+            name, revision, endpoint=hub.url, cache=tmp_path / "cache", **more
+        ),
     )
     config = ModelConfig(id=NAME, revision=COMMIT)
     loaded = load_model(config, dtype=torch.float32, device="cpu")

@@ -28,6 +28,7 @@ SPEC = tiny_spec(num_heads=2, num_kv_heads=1, head_dim=16, num_layers=1)
 def few_programs(monkeypatch):
     """In the interpreter each costs milliseconds."""
     monkeypatch.setattr("pellucid.rollout.waves.LEAST_ROWS", 1)
+    monkeypatch.setattr("pellucid.rollout.resident.CHUNK", 2)
     create = DraftRows.create
     monkeypatch.setattr(DraftRows, "create", lambda device: create(device, sources=4))
 

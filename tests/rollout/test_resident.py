@@ -18,11 +18,18 @@ class ByteLetters(LetterTokenizer):
         return [text.encode() for text in self.texts]
 
 
-SPEC = tiny_spec(num_heads=2, num_kv_heads=1, head_dim=16)
-PARAMS = SamplingParams(temperature=1.0, max_new_tokens=9)
+SPEC = tiny_spec(num_heads=2, num_kv_heads=1, head_dim=16, num_layers=1)
+PARAMS = SamplingParams(temperature=1.0, max_new_tokens=6)
 
 
-def requests(groups=3, size=5, **more):
+@pytest.fixture(autouse=True)
+def few_rows(monkeypatch):
+    """In the interpreter each program of a kernel costs milliseconds."""
+    monkeypatch.setattr("pellucid.rollout.waves.LEAST_ROWS", 1)
+    monkeypatch.setattr("pellucid.rollout.resident.CHUNK", 2)
+
+
+def requests(groups=3, size=3, **more):
     return [
         Request(
             prompt_ids=tuple(range(1, 3 + 4 * g)),
@@ -53,22 +60,22 @@ def assert_same(fast, slow):
 
 
 def test_tokens_are_those_of_the_host_loop_with_refill_and_compaction() -> None:
-    fast, slow = both(loud_model(SPEC), requests(), PARAMS, slots=8)
+    fast, slow = both(loud_model(SPEC), requests(), PARAMS, slots=4)
     assert_same(fast, slow)
     assert len({c.stop for row in fast for c in row}) > 1, "some end early, some do not"
 
 
 def test_stop_strings_are_found_on_the_device() -> None:
     model = loud_model(SPEC, seed=3)
-    params = SamplingParams(temperature=1.0, max_new_tokens=12, stop=("b>c", "e", "</a>"))
-    fast, slow = both(model, requests(), params, slots=8)
+    params = SamplingParams(temperature=1.0, max_new_tokens=8, stop=("b>c", "e", "</a>"))
+    fast, slow = both(model, requests(), params, slots=4)
     assert_same(fast, slow)
     assert any(c.stop is StopReason.STOP_STRING for row in fast for c in row)
 
 
 def test_each_sample_keeps_its_own_limit() -> None:
-    wanted = requests(size=3, limits=(1, 4, 9))
-    fast, slow = both(loud_model(SPEC), wanted, PARAMS, slots=8)
+    wanted = requests(size=3, limits=(1, 3, 6))
+    fast, slow = both(loud_model(SPEC), wanted, PARAMS, slots=4)
     assert_same(fast, slow)
     assert all(len(row[0].token_ids) == 1 for row in fast)
 
@@ -76,7 +83,7 @@ def test_each_sample_keeps_its_own_limit() -> None:
 def test_a_step_is_used_again_and_sees_new_weights() -> None:
     model = loud_model(SPEC)
     model.reserve_context(64)
-    engine = ResidentEngine(model, ByteLetters(), slots=8)
+    engine = ResidentEngine(model, ByteLetters(), slots=4)
     with torch.inference_mode():
         first = engine.generate(requests(), PARAMS, seed=1)
         step = engine._step
@@ -87,7 +94,7 @@ def test_a_step_is_used_again_and_sees_new_weights() -> None:
         model.blocks[0].mlp.down.weight.mul_(-1.0)
     with torch.inference_mode():
         changed = engine.generate(requests(), PARAMS, seed=1)
-    plain = InProcessEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=1)
+    plain = InProcessEngine(model, ByteLetters(), slots=4).generate(requests(), PARAMS, seed=1)
     assert changed != first
     assert_same(changed, plain)
 
@@ -100,7 +107,7 @@ def test_requests_that_do_not_fit_together_are_decoded_in_waves(monkeypatch) -> 
     seen = []
     plan = ResidentEngine._prepare
     monkeypatch.setattr(ResidentEngine, "_prepare", lambda *a: seen.append(plan(*a)) or seen[-1])
-    fast, slow = both(loud_model(SPEC), requests(groups=5), PARAMS, slots=8)
+    fast, slow = both(loud_model(SPEC), requests(groups=5), PARAMS, slots=4)
     assert len(seen[0][1]) > 1
     assert_same(fast, slow)
 
@@ -110,10 +117,10 @@ def test_progress_ends_with_every_sample() -> None:
     model.reserve_context(64)
     told = []
     with torch.inference_mode():
-        ResidentEngine(model, ByteLetters(), slots=8).generate(
+        ResidentEngine(model, ByteLetters(), slots=4).generate(
             requests(), PARAMS, seed=1, progress=lambda done, total: told.append((done, total))
         )
-    assert told[-1] == (15, 15)
+    assert told[-1] == (9, 9)
     assert told == sorted(told)
 
 
@@ -123,15 +130,15 @@ def test_bad_logits_are_named() -> None:
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
     with torch.inference_mode(), pytest.raises(NumericsError, match="request 0, sample 0, token 0"):
-        ResidentEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=1)
+        ResidentEngine(model, ByteLetters(), slots=4).generate(requests(), PARAMS, seed=1)
 
 
 def test_a_call_without_stop_strings_is_not_stopped_by_those_of_an_earlier_one() -> None:
     model = loud_model(SPEC, seed=3)
     model.reserve_context(64)
-    engine = ResidentEngine(model, ByteLetters(), slots=8)
+    engine = ResidentEngine(model, ByteLetters(), slots=4)
     with torch.inference_mode():
         engine.generate(requests(), replace(PARAMS, stop=("e", "b")), seed=7)
         free = engine.generate(requests(), PARAMS, seed=7)
-    plain = InProcessEngine(model, ByteLetters(), slots=8).generate(requests(), PARAMS, seed=7)
+    plain = InProcessEngine(model, ByteLetters(), slots=4).generate(requests(), PARAMS, seed=7)
     assert_same(free, plain)

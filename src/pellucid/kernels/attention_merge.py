@@ -98,7 +98,8 @@ def merge_kernel(
     PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B, H): merges the parts of a row and a head, the prompt's before its own."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row, head = tl.program_id(0), tl.program_id(1)
     local = tl.arange(0, 1)
     is_real = local == 0

@@ -48,7 +48,8 @@ def own_kernel(
 ):  # fmt: skip
     """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
     `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     lane = tl.program_id(1)
     keys = tl.load(length + row)

@@ -63,7 +63,8 @@ def prompt_kernel(
 ):  # fmt: skip
     """Grid (tiles of rows * J, splits): stores the parts of the splits that have a position.
     HEADS is G padded to a power of two; `scale` has log2(e) in it."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     tile, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     first = tl.program_id(1) * SPLIT
     members = tile * MEMBERS + tl.arange(0, MEMBERS)

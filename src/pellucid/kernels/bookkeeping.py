@@ -138,7 +138,8 @@ def _advance(
     BLOCK: tl.constexpr,
     PDL: tl.constexpr = False,
 ):
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.arange(0, BLOCK)
     inside = row < rows
     old_sample = tl.load(sample + row, mask=inside, other=-1)
@@ -157,8 +158,10 @@ def _advance(
 
     is_live = old_sample >= 0
     length = old_own + 1
-    low = tl.load(id_low + old_sample, mask=is_live, other=0)
-    high = tl.load(id_high + old_sample, mask=is_live, other=0)
+    low, high = (
+        tl.load(id_low + old_sample, mask=is_live, other=0),
+        tl.load(id_high + old_sample, mask=is_live, other=0),
+    )
     reason, state = _ending(
         is_live,
         new_token,

@@ -111,7 +111,8 @@ def _search(
     SOURCES: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B, SOURCES): the last place in a source that follows what a row ends with, 0: none."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row, number = tl.program_id(0), tl.program_id(1)
     me, count = tl.load(sample + row), tl.load(own + row)
     key = tl.cast(0, tl.int64)
@@ -150,7 +151,8 @@ def _lay_out(
     BLOCK_WIDTH: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B): a row's newest token and the drafts after it, as rows of one step."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.program_id(0)
     me, count = tl.load(sample + row), tl.load(own + row)
     is_live = me >= 0
@@ -201,7 +203,8 @@ def _walk(
 ):  # fmt: skip
     """One program: files the tokens that drafts foresaw and moves rows past them. What was drawn
     after the last of them is left to `advance`, and so is all that ends a row."""
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.arange(0, BLOCK)
     inside = row < rows
     me = tl.load(sample + row, mask=inside, other=-1)

@@ -201,7 +201,8 @@ def _choose_kernel(
     IS_GREEDY: tl.constexpr,
     PDL: tl.constexpr = False,
 ):
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     NUM_BLOCKS: tl.constexpr = (VOCAB + ID_BLOCK - 1) // ID_BLOCK
     row = tl.program_id(0)
     block = tl.arange(0, PADDED)

@@ -167,7 +167,8 @@ def _stats_kernel(
     HAS_MOMENT: tl.constexpr,
     PDL: tl.constexpr = False,
 ):
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     NUM_BLOCKS: tl.constexpr = (VOCAB + ID_BLOCK - 1) // ID_BLOCK
     TILE_C: tl.constexpr = TILE_V // ID_BLOCK
     row_tiles = tl.cdiv(rows, TILE_B)

@@ -4,11 +4,11 @@ A decoding step of few rows is a chain of some 260 small kernels; without this a
 a microsecond between two of them. The contract of a kernel launched with `pdl(device)`, the same
 in all files so that nothing depends on which kernel follows which:
 
-- it calls `wait_for_inputs(PDL)` before it reads or writes anything in memory, in every program:
-  the wait ends when the kernel before has ended and what it wrote can be seen. As each kernel
-  waits, all kernels before that one have ended too: a chain is as ordered as without PDL;
-- then it calls `let_next_start(PDL)`, not sooner: whatever starts early may then rely on all but
-  its immediate predecessor having ended.
+- it calls `take_turn()` before it reads or writes anything in memory, in every program. That waits:
+  until the kernel before has ended and what it wrote can be seen. As each kernel waits, all kernels
+  before that one have ended too: a chain is as ordered as without PDL;
+- only then does it let the next one start: whatever starts early may rely on all but its immediate
+  predecessor having ended.
 
 Neither does harm to a launch without PDL, nor does a predecessor that knows nothing of it. A kernel
 that joins two streams, or is the first on a stream that was forked, must not be launched early: it
@@ -50,21 +50,9 @@ def _has_pdl(device: torch.device) -> bool:
 
 
 @triton.jit
-def wait_for_inputs(PDL: tl.constexpr):
-    """Waits until the kernel before has ended and its writes can be seen."""
-    if PDL:
-        tl.extra.cuda.gdc_wait()
-
-
-@triton.jit
-def let_next_start(PDL: tl.constexpr):
-    """Lets the next kernel start, as far as there is room, once all programs have come here."""
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
-def take_turn(PDL: tl.constexpr):
-    """What the contract asks for at a kernel's beginning: both of the above."""
-    wait_for_inputs(PDL)
-    let_next_start(PDL)
+def take_turn():
+    """What the contract asks for at the beginning of a kernel launched with PDL: waits until the
+    kernel before has ended and its writes can be seen, then lets the next one start as far as there
+    is room. Call it under `if PDL:`, as it exists on the device only."""
+    tl.extra.cuda.gdc_wait()
+    tl.extra.cuda.gdc_launch_dependents()

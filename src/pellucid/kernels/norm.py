@@ -113,7 +113,8 @@ def _forward_kernel(
     D: tl.constexpr, BLOCK: tl.constexpr, HAS_DELTA: tl.constexpr, HAS_RSTD: tl.constexpr,
     PDL: tl.constexpr = False,
 ):  # fmt: skip
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.program_id(0).to(tl.int64)
     cols = tl.arange(0, BLOCK)
     inside = cols < D

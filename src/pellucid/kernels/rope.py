@@ -141,7 +141,8 @@ def _append_kernel(
     H: tl.constexpr, J: tl.constexpr, HALF: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + row).to(tl.int64)
     # An idle row's position is whatever its last request left: it must not index the table.

@@ -60,7 +60,8 @@ def _forward(gate_up: Tensor, **launch: Any) -> Tensor:
 def _forward_kernel(
     gate_up, out, F: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr = False
 ):  # fmt: skip
-    take_turn(PDL)
+    if PDL:
+        take_turn()
     row = tl.program_id(0).to(tl.int64)
     cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = cols < F

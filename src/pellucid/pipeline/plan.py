@@ -204,7 +204,12 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
     longest, mean = _prompts(config, options, outline, notes)
     job = job_of(config, outline, longest)
     memory = choose_plan(job, free)
-    mean_length = options.mean_length or float(config.rollout.max_new_tokens)
+    longest = config.rollout.max_new_tokens
+    mean_length = options.mean_length or float(longest)
+    if not 0 < mean_length <= longest:
+        raise ConfigError(
+            f"--mean-length {mean_length:g} is not between 1 and rollout.max_new_tokens = {longest}"
+        )
     if peaks is None:
         notes.append(f"no step time: how fast {name} is, is not known here")
     typical = replace(job, prompt_tokens=max(round(mean), 1))

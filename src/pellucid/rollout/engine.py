@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from pellucid.rollout.step import DecodeStep
 
 if TYPE_CHECKING:
     from pellucid.rollout.resident_engine import ResidentEngine
+
+log = logging.getLogger(__name__)
 
 SPARE_CPU_BYTES = 2**29
 """On a CPU keys and values up to this size stay allocated for the next call: first touches of fresh
@@ -159,6 +162,7 @@ class InProcessEngine:
         from pellucid.rollout.resident_engine import ResidentEngine, supports
 
         if not supports(self.model.spec):
+            log.warning("the rollout kernels are not made for this model: the plain path serves")
             return None
         return ResidentEngine(
             self.model,
