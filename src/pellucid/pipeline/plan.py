@@ -204,11 +204,11 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
     longest, mean = _prompts(config, options, outline, notes)
     job = job_of(config, outline, longest)
     memory = choose_plan(job, free)
-    longest = config.rollout.max_new_tokens
-    mean_length = options.mean_length or float(longest)
-    if not 0 < mean_length <= longest:
+    limit = config.rollout.max_new_tokens
+    mean_length = options.mean_length or float(limit)
+    if not 0 < mean_length <= limit:
         raise ConfigError(
-            f"--mean-length {mean_length:g} is not between 1 and rollout.max_new_tokens = {longest}"
+            f"--mean-length {mean_length:g} is not between 1 and rollout.max_new_tokens = {limit}"
         )
     if peaks is None:
         notes.append(f"no step time: how fast {name} is, is not known here")
