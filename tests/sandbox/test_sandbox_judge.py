@@ -13,7 +13,7 @@ from pellucid.sandbox.inside import wire
     "value",
     [
         None, True, 0, -7, 2**80, 1.5, float("inf"), "a\ud800", b"\x00", 1j, [], (1, [2]),
-        {1, 2}, frozenset("ab"), {"a": (1,), 2: None}, range(3),
+        {1, 2}, frozenset([("a", 1)]), {"a": (1,), 2: None}, range(3),
     ],
     ids=repr,
 )  # fmt: skip
