@@ -130,7 +130,8 @@ def _search(
             is_two = (place >= 2) & (place < known)
             is_two &= tl.load(theirs + place - 1, mask=is_two, other=0) == last
             is_two &= tl.load(theirs + place - 2, mask=is_two, other=0) == second
-            is_three = is_two & (place >= 3) & (count >= 3)
+            # As a bound: Triton 3.9's interpreter makes an integer of a mask that meets a scalar.
+            is_three = is_two & (place >= tl.where(count >= 3, 3, known))
             is_three &= tl.load(theirs + place - 3, mask=is_three, other=0) == third
             best_two = tl.where(is_two, place, best_two)
             best_three = tl.where(is_three, place, best_three)
@@ -168,9 +169,10 @@ def _lay_out(
     # A row's own tokens end where its drafts begin: from there on they repeat.
     period = tl.where(number == 0, tl.maximum(known - first, 1), WIDTH)
     place = first + tl.maximum(step - 1, 0) % period
-    is_draft = is_found & (step > 0) & (place < known)
+    is_draft = (step > 0) & (place < tl.where(is_found, known, 0))
     draft = tl.load(out_tokens + at.to(tl.int64) * new_tokens + place, mask=is_draft, other=0)
-    is_real = is_live & ((step == 0) | is_draft)
+    # An idle row has the limit 0.
+    is_real = (step == 0) | is_draft
     is_real &= count + step < tl.load(limit + me, mask=is_live, other=0)
 
     here = row * WIDTH + step

@@ -163,7 +163,8 @@ def _append_kernel(
 
     dtype = own_k.dtype.element_ty
     place = slot * slot_stride + tl.load(owns + row).to(tl.int64) * token_stride
-    is_live = inside & (slot >= 0)
+    # As a bound: Triton 3.9's interpreter makes an integer of a mask that meets a scalar.
+    is_live = inside & (head < tl.where(slot >= 0, H + 2 * J, 0))
     is_key = is_live & (head >= H) & (head < H + J)
     key = own_k + place + (head - H) * head_stride + cols[None, :]
     tl.store(key, first.to(dtype), mask=is_key)
