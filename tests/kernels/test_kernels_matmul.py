@@ -90,3 +90,9 @@ def test_few_rows_get_small_tiles_and_many_get_large_ones():
     assert few.m == 64
     assert few.n <= 64
     assert (many.m, many.n) == (128, 256)
+
+
+def test_cublas_is_tried_for_the_sizes_of_steps_alone():
+    sizes = [n for n in range(-1, 9000) if matmul.is_step_size(n)]
+    assert sizes[:9] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
+    assert sizes[-3:] == [2048, 3072, 4096]

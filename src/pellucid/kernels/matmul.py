@@ -32,7 +32,8 @@ GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
 
 LIBRARY_ROWS = 4096
-"""Up to so many rows cuBLAS is tried: those of decoding, whose shapes come back at every step."""
+"""Up to so many rows cuBLAS is tried, in the round sizes of decoding steps: their shapes come back,
+while prefill meets ever new ones, each of which would cost a trial."""
 
 TRIAL_OUTPUTS = 2**20
 """Outputs compared before cuBLAS is trusted: another order of additions changes float32 sums in
@@ -79,9 +80,15 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     needs_grad |= bias is not None and bias.requires_grad
     if needs_grad and torch.is_grad_enabled():
         return _Matmul.apply(x, weight, bias)
-    if x.is_cuda and 0 < len(x) <= LIBRARY_ROWS and _library_agrees(x, weight, bias):
+    if x.is_cuda and is_step_size(len(x)) and _library_agrees(x, weight, bias):
         return F.linear(x, weight, bias)
     return _forward(x, weight, bias)
+
+
+def is_step_size(rows: int) -> bool:
+    """Whether a decoding step may have so many rows: a power of two, or three quarters of one."""
+    odd = rows // (rows & -rows) if rows > 0 else 0
+    return odd in (1, 3) and rows <= LIBRARY_ROWS
 
 
 _agreements: dict[tuple[object, ...], bool] = {}
