@@ -22,10 +22,10 @@ from torch.autograd.function import once_differentiable
 from pellucid.kernels.available import triton_ready
 
 _CPU_CHUNK_BYTES = 256 << 20
-_CUDA_CHUNK_BYTES = 2_500_000_000
+CUDA_CHUNK_BYTES = 2_500_000_000
 """Size of one chunk's float32 logits: 4096 rows of 152k, enough for matrix products at full speed.
 The backward pass adds half of it, for the chunk's bfloat16 gradient."""
-_CUDA_ROW_STEP = 64
+CUDA_ROW_STEP = 64
 _KEEP_BYTES = 16 << 30
 _KEEP_SHARE = 0.25
 """Of the memory that is free when the forward pass starts."""
@@ -105,7 +105,7 @@ def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 def default_chunk(vocab_size: int, device: torch.device) -> int:
     """Rows of a chunk whose float32 logits fill the number of bytes that suits the device."""
-    size = _CUDA_CHUNK_BYTES if device.type == "cuda" else _CPU_CHUNK_BYTES
+    size = CUDA_CHUNK_BYTES if device.type == "cuda" else _CPU_CHUNK_BYTES
     rows = max(size // (4 * vocab_size), 16)
     if device.type == "cuda" and rows > 1024:
         return rows // 1024 * 1024
@@ -151,7 +151,7 @@ def _plan(
     if is_fused and total:
         # Equal parts: a short last one would run its matrix products at a fraction of the speed.
         even = -(-total // -(-total // rows))
-        rows = min(rows, -(-even // _CUDA_ROW_STEP) * _CUDA_ROW_STEP)
+        rows = min(rows, -(-even // CUDA_ROW_STEP) * CUDA_ROW_STEP)
     parts = tuple(slice(start, start + rows) for start in range(0, total, rows))
     learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     if not learns:

@@ -23,7 +23,7 @@ from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams, StopReason
 from pellucid.rollout.cache import Extent, KVCache
-from pellucid.rollout.memory import free_bytes
+from pellucid.rollout.memory import KV_MEMORY_FRAC, free_bytes
 from pellucid.rollout.philox import uniforms
 from pellucid.rollout.prefill import PromptStore
 from pellucid.rollout.sampling import Sampler
@@ -35,8 +35,6 @@ WINDOW = 32
 """Uniforms are drawn for so many steps at a time."""
 CUDA_CHUNK = 16
 """Steps between two looks of the host: enough to hide its work, few enough to waste few tokens."""
-CUDA_MEMORY_FRAC = 0.85
-"""Share of the free memory that keys and values may take."""
 
 
 class Generation:
@@ -259,7 +257,7 @@ def _fitting_slots(model: Decoder, slots: int, positions: int, free: int) -> int
     spec = model.spec
     values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * positions
     size = values * model.embedding.weight.element_size()
-    fitting = int(free * CUDA_MEMORY_FRAC) // size
+    fitting = int(free * KV_MEMORY_FRAC) // size
     if fitting < 1:
         raise UserError(
             f"no memory for one sequence of {positions} tokens ({size / 2**30:.1f} GiB): "

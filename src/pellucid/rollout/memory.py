@@ -6,6 +6,9 @@ import os
 
 import torch
 
+KV_MEMORY_FRAC = 0.85
+"""Share of the free memory of a CUDA device that keys and values may take."""
+
 
 def free_bytes(device: torch.device) -> int:
     """What can be allocated: the driver's free memory and what torch holds without using it."""

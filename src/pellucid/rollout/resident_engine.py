@@ -19,16 +19,13 @@ from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.drafts import DraftPolicy
 from pellucid.rollout.loop_buffers import Capacity
-from pellucid.rollout.memory import free_bytes
+from pellucid.rollout.memory import KV_MEMORY_FRAC, free_bytes
 from pellucid.rollout.resident import ResidentRollout
 from pellucid.rollout.resident_step import ResidentStep
 from pellucid.rollout.stop_table import StopTable
 from pellucid.rollout.waves import Wave, plan_waves
 
 log = logging.getLogger(__name__)
-
-MEMORY_FRAC = 0.85
-"""Share of the free memory that keys and values may take where nothing else is said."""
 
 
 class ResidentEngine:
@@ -114,7 +111,7 @@ class ResidentEngine:
         kept = spare.arena.held_bytes if spare is not None else 0
         free = free_bytes(weight.device) + kept
         # A limit leaves room for all else.
-        budget = int(MEMORY_FRAC * free) if self.kv_limit is None else min(free, self.kv_limit)
+        budget = int(KV_MEMORY_FRAC * free) if self.kv_limit is None else min(free, self.kv_limit)
         waves, size = plan_waves(
             requests,
             params,

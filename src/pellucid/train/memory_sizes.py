@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from pellucid.algo.head import CUDA_CHUNK_BYTES, CUDA_ROW_STEP
 from pellucid.model.spec import ModelSpec
 from pellucid.rollout.arena import ArenaSize
 from pellucid.rollout.loop_buffers import Capacity
@@ -18,10 +19,6 @@ from pellucid.rollout.prefill import CUDA_TOKENS
 FLOAT32 = 4
 OVERHEAD_BYTES = 2**30
 """CUDA context, compiled kernels, cuBLAS workspaces and the nodes of captured graphs."""
-LOGIT_CHUNK_BYTES = 2_500_000_000
-"""float32 logits that the loss head computes at a time, see `algo.head`."""
-ROW_STEP = 64
-"""Chunks are made equal, in steps of so many rows."""
 STATISTICS_BLOCK = 128
 """Logits that the sampler of the rollout condenses into two float32 numbers."""
 PROMPT_SPLIT = 256
@@ -91,7 +88,7 @@ def backward_bytes(spec: ModelSpec, element: int, tokens: int, checkpointed: int
 
 def logit_rows(vocab: int, tokens: int) -> int:
     """Rows of one chunk of the loss head for so many completion tokens."""
-    rows = max(LOGIT_CHUNK_BYTES // (FLOAT32 * vocab), 16)
+    rows = max(CUDA_CHUNK_BYTES // (FLOAT32 * vocab), 16)
     rows = rows // 1024 * 1024 if rows > 1024 else rows
     return min(rows, tokens)
 
@@ -101,7 +98,7 @@ def all_logits_bytes(vocab: int, tokens: int) -> int:
     rows = logit_rows(vocab, tokens)
     chunks = math.ceil(tokens / rows)
     even = math.ceil(tokens / chunks)
-    return FLOAT32 * vocab * chunks * min(rows, math.ceil(even / ROW_STEP) * ROW_STEP)
+    return FLOAT32 * vocab * chunks * min(rows, math.ceil(even / CUDA_ROW_STEP) * CUDA_ROW_STEP)
 
 
 def head_work_bytes(spec: ModelSpec, element: int, tokens: int, *, keeps_all: bool) -> int:
