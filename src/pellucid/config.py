@@ -109,6 +109,10 @@ class RewardConfig(Section):
         default_factory=lambda: {"accuracy": 1.0, "format": 1.0}, min_length=1
     )
     """Reward terms and their weights (paper, eq. 4: accuracy and format with the same weight)."""
+    starts: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(default_factory=dict)
+    """Share of the steps after which a term begins to count; a term that is not named counts from
+    the start. Paper, B.4.1: preference rewards only in the last 400 of 1,700 steps, 0.765.
+    """
     math_verify: bool = True
     """Ask math-verify where the strict grader finds no match."""
     truncated: Literal["grade", "mask", "zero"] = "grade"
@@ -118,6 +122,14 @@ class RewardConfig(Section):
     """Soft overlong penalty (DAPO): tokens before the limit over which the penalty grows to 1. 0:
     off.
     """
+
+    @model_validator(mode="after")
+    def _starts_are_terms(self) -> RewardConfig:
+        if unknown := sorted(self.starts.keys() - self.terms.keys()):
+            raise ValueError(
+                f"starts names {', '.join(unknown)}, which terms does not: give it a weight there"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

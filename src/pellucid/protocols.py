@@ -9,6 +9,10 @@ from pellucid.records import Completion, Problem, Request, SamplingParams, Score
 
 ProgressFn = Callable[[int, int], None]
 """Called with (samples finished, samples asked for) as work goes on."""
+GroupFn = Callable[[int, list[Completion]], None]
+"""Called with the index of a request and its completions as soon as all of them have ended: once a
+request, in any order, on the thread that generates.
+"""
 
 
 class Engine(Protocol):
@@ -21,8 +25,13 @@ class Engine(Protocol):
         *,
         seed: int,
         progress: ProgressFn | None = None,
+        on_group: GroupFn | None = None,
     ) -> list[list[Completion]]:
-        """Completions in the order of `requests`, and of the `sample_ids` within each."""
+        """Completions in the order of `requests`, and of the `sample_ids` within each.
+
+        `on_group` has been called for every request when this returns; what it raises ends the
+        call.
+        """
         ...
 
 
@@ -56,3 +65,11 @@ class Grader(Protocol):
     """Grades many responses at once; the i-th score belongs to the i-th response."""
 
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]: ...
+
+
+class ResponseScorer(Protocol):
+    """A model that rates responses: the reward terms `helpful` and `safety`."""
+
+    def score(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[float]:
+        """A finite number each, higher is better; `responses[i]` answers `problems[i]`."""
+        ...
