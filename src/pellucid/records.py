@@ -11,6 +11,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
+
+ProblemKind = Literal["reasoning", "helpful", "safety"]
 
 
 class Verdict(StrEnum):
@@ -24,6 +27,13 @@ class Verdict(StrEnum):
     """The answer was so costly to compare that the grader gave up: the model's fault."""
     ERROR = "error"
     """The instrument failed. Never a reward of 0: the sample is masked, retried and counted."""
+    UNGRADED = "ungraded"
+    """The problem is open: no program can say whether a response is right. Not a failure."""
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether it says anything of the model: what accuracy is taken over."""
+        return self not in (Verdict.ERROR, Verdict.UNGRADED)
 
 
 class StopReason(StrEnum):
@@ -46,7 +56,7 @@ class Problem:
     question: str
     """The question alone, without any template."""
     gold: str
-    """The reference answer, as the grader reads it."""
+    """The reference answer, as the grader reads it. Empty for the grader `open`."""
     grader: str
     """Name in the table of `pellucid.rewards`."""
     family: str = ""
@@ -55,6 +65,10 @@ class Problem:
     """
     language: str = "en"
     """Language the thinking should be in (ISO 639-1)."""
+    kind: ProblemKind = "reasoning"
+    """`reasoning`: a program knows the answer. `helpful`, `safety`: general prompts, of which only
+    a model can judge the responses.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

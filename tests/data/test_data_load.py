@@ -37,6 +37,11 @@ def test_a_gold_that_the_grader_cannot_read_is_refused():
     assert [(r.row, r.gold) for r in refused] == [(1, "seven")]
 
 
+def test_open_problems_need_no_gold():
+    prompt = Problem(id="x/train/0", question="Hello!", gold="", grader="open", kind="helpful")
+    assert usable([prompt]).problems == [prompt]
+
+
 def test_the_limit_counts_usable_rows_only(data_dir):
     assert len(load_problems("gsm-plus", "test", data_dir=data_dir, limit=3)) == 3
 

@@ -132,6 +132,17 @@ def run(script, *, grader=None, families=None, arm="before", sink=None, **option
     )
 
 
+def test_a_suite_with_an_open_problem_is_refused_before_any_work():
+    graded, *_ = problems(1)
+    prompt = Problem(id="chat/1", question="Hi?", gold="", grader="open", kind="helpful")
+    with pytest.raises(DataError, match="chat/1 is an open problem") as caught:
+        evaluate(
+            ScriptedEngine([]), Letters(), [graded, prompt], template=Template(),
+            params=SamplingParams(), k=1, seed=3, arm="before", suite="toy", grader=LetterGrader(),
+        )  # fmt: skip
+    assert "\n" not in str(caught.value)
+
+
 def test_a_small_evaluation_by_hand():
     result = run(
         [["c7", "w8", "u", "c7!"], ["w1", "w1", "c7", "t9"], ["u", "u", "u", "u!"]], pass_at=(2, 4)
@@ -140,7 +151,14 @@ def test_a_small_evaluation_by_hand():
     assert result.pass_at[2].value == pytest.approx((5 / 6 + 1 / 2 + 0) / 3)
     assert result.pass_at[4].value == pytest.approx(2 / 3)
     assert result.cons.value == pytest.approx((1 + 0 + 0) / 3)
-    assert result.verdicts == {"correct": 3, "wrong": 3, "unparsable": 5, "timeout": 1, "error": 0}
+    assert result.verdicts == {
+        "correct": 3,
+        "wrong": 3,
+        "unparsable": 5,
+        "timeout": 1,
+        "error": 0,
+        "ungraded": 0,
+    }
     assert result.pass_at_1_parsable.value == pytest.approx(3 / 7)
     assert result.unparsable_frac == pytest.approx(5 / 12)
     assert result.truncated_frac == pytest.approx(2 / 12)

@@ -65,6 +65,7 @@ def test_a_gold_that_math_verify_cannot_parse_is_an_instrument_error():
         ("countdown", '{"numbers": [1, 2]}', False),
         ("countdown", "[1, 2]", False),
         ("countdown", "3", False),
+        ("open", "", True),
     ],
 )
 def test_golds_that_a_grader_cannot_use_are_named(grader, gold, is_usable):
@@ -83,7 +84,14 @@ def test_an_unusable_gold_is_an_error_and_never_a_wrong_answer(grader):
     assert score.verdict is Verdict.ERROR
 
 
-@pytest.mark.parametrize("grader", sorted(GRADERS))
+def test_an_open_problem_is_never_graded():
+    score = GRADERS["open"](problem("", "open"), r"\boxed{B}")
+    assert score.verdict is Verdict.UNGRADED
+    assert not score.is_correct
+    assert [v for v in Verdict if not v.is_graded] == [Verdict.ERROR, Verdict.UNGRADED]
+
+
+@pytest.mark.parametrize("grader", sorted(set(GRADERS) - {"open"}))
 def test_a_response_without_answer_is_unparsable(grader):
     gold = json.dumps({"numbers": [1, 2], "target": 3}) if grader == "countdown" else "B"
     score = GRADERS[grader](problem(gold, grader), "<think>hm")

@@ -6,6 +6,7 @@ from pellucid.config import RewardConfig, RolloutConfig, RunConfig
 from pellucid.records import Completion, Problem, Score, StopReason, Verdict
 from pellucid.tasks.templates import get_template
 from pellucid.train.collect import Collector, step_problems
+from pellucid.train.grpo import batch_metrics
 
 PROBLEMS = [Problem(id=f"p/{i}", question=f"{i}?", gold=str(i), grader="math") for i in range(7)]
 
@@ -116,6 +117,18 @@ def test_only_groups_without_spread_are_drawn_again():
     assert len(engine.calls[1][0]) == 4
     odd = [g[0].problem.id for g in batch.groups if int(g[0].problem.gold) % 2]
     assert {"p/1", "p/3", "p/5"} <= set(odd)
+
+
+def test_accuracy_is_of_the_graded_samples_alone():
+    def rule(problem, response):
+        return Verdict.UNGRADED if response.endswith("/3") else first_is_right(problem, response)
+
+    metrics = batch_metrics(make(rule)[0].collect(1))
+    assert metrics["accuracy"] == pytest.approx(1 / 3)
+    assert metrics["verdict/ungraded"] == pytest.approx(1 / 4)
+    assert metrics["masked"] == 0
+    nothing = batch_metrics(make(lambda p, r: Verdict.UNGRADED)[0].collect(1))
+    assert "accuracy" not in nothing
 
 
 def test_where_the_instrument_fails_twice_the_sample_takes_no_part():

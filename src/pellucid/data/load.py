@@ -12,6 +12,7 @@ from pellucid.data.store import default_data_dir, read_split
 from pellucid.errors import DataError
 from pellucid.records import Problem
 from pellucid.rewards import check_gold
+from pellucid.rewards.table import OPEN
 from pellucid.tasks import PROCEDURAL
 from pellucid.tasks.lookup import lookup
 
@@ -83,7 +84,8 @@ def usable(problems: Iterable[Problem], limit: int | None = None) -> Loaded:
     for row, problem in enumerate(problems):
         if limit is not None and len(kept) == limit:
             break
-        reason = check_gold(problem) if problem.gold else "the publisher gives no answer"
+        has_gold = problem.gold or problem.grader == OPEN
+        reason = check_gold(problem) if has_gold else "the publisher gives no answer"
         if reason is None:
             kept.append(problem)
         else:

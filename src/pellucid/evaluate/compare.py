@@ -143,7 +143,7 @@ def _format_and_skill(problems: Sequence[ProblemResult]) -> tuple[float, float]:
 def _count(transitions: Counter, chosen) -> int:
     """Transitions between verdicts on the model: instrument errors are no flips."""
     return sum(
-        n for (v, w), n in transitions.items() if chosen(v, w) and Verdict.ERROR not in (v, w)
+        n for (v, w), n in transitions.items() if chosen(v, w) and v.is_graded and w.is_graded
     )
 
 

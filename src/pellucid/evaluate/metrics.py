@@ -58,6 +58,6 @@ def _credit(problem: ProblemResult) -> float:
     votes = [
         (answer, verdict is Verdict.CORRECT)
         for answer, verdict in zip(problem.answers, problem.verdicts, strict=True)
-        if verdict is not Verdict.ERROR
+        if verdict.is_graded
     ]
     return majority_credit([answer for answer, _ in votes], [ok for _, ok in votes])

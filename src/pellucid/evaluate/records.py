@@ -96,8 +96,8 @@ class ProblemResult:
 
     @property
     def num_graded(self) -> int:
-        """Samples with a verdict on the model: all but those where the instrument failed."""
-        return len(self.verdicts) - self.verdicts.count(Verdict.ERROR)
+        """Samples with a verdict on the model."""
+        return sum(verdict.is_graded for verdict in self.verdicts)
 
     @property
     def num_parsable(self) -> int:

@@ -36,6 +36,7 @@ from pellucid.records import (
     sample_id,
 )
 from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.table import OPEN
 
 
 class PromptTemplate(Protocol):
@@ -122,6 +123,12 @@ def _check(
 ) -> None:
     if not problems:
         raise DataError(f"suite {suite} has no problems: check its name, split and limit")
+    open_problem = next((p.id for p in problems if p.grader == OPEN), None)
+    if open_problem is not None:
+        raise DataError(
+            f"suite {suite} cannot be measured: {open_problem} is an open problem, whose answers "
+            "no grader can judge; take a suite with golds"
+        )
     repeated = [i for i, count in Counter(p.id for p in problems).items() if count > 1]
     if repeated:
         raise DataError(f"suite {suite} has problem {repeated[0]} twice: remove the copy")

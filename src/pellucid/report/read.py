@@ -239,7 +239,7 @@ def _eval(path: Path) -> EvalView:
             ids=tuple(p["id"] for p in problems),
             families=tuple(p["family"] for p in problems),
             correct=tuple(v.count(Verdict.CORRECT) for v in verdicts),
-            graded=tuple(len(v) - v.count(Verdict.ERROR) for v in verdicts),
+            graded=tuple(sum(x.is_graded for x in v) for v in verdicts),
         )
     except (KeyError, TypeError, ValueError) as error:
         line = f"{path} is damaged ({type(error).__name__}: {error}): restore it or run again"

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from pellucid.errors import ConfigError
-from pellucid.records import Problem, Score
+from pellucid.records import Problem, Score, Verdict
 from pellucid.rewards.code import grade_code_problem, read_tests
 from pellucid.rewards.countdown import grade_countdown, read_puzzle
 from pellucid.rewards.exact import can_read
@@ -23,6 +23,15 @@ from pellucid.rewards.simple import (
 
 GraderFn = Callable[[Problem, str], Score]
 
+OPEN = "open"
+"""Grader of problems without a gold."""
+
+
+def grade_open(problem: Problem, response: str) -> Score:
+    """Nothing to compare with: what a response is worth, a reward model says."""
+    return Score(verdict=Verdict.UNGRADED, method=OPEN)
+
+
 GRADERS: dict[str, GraderFn] = {
     "math": grade_math_problem,
     "integer": grade_integer,
@@ -30,6 +39,7 @@ GRADERS: dict[str, GraderFn] = {
     "countdown": grade_countdown,
     "choice": grade_choice,
     "code": grade_code_problem,
+    OPEN: grade_open,
 }
 
 _READERS: dict[str, Callable[[str], object]] = {"countdown": read_puzzle, "code": read_tests}
@@ -53,6 +63,8 @@ def check_gold(problem: Problem) -> str | None:
     """
     find_grader(problem.grader)
     gold = problem.gold
+    if problem.grader == OPEN:
+        return None
     if not gold.strip():
         return "gold is empty"
     if problem.grader == "math":

@@ -115,7 +115,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
     lengths = [len(r.completion.token_ids) for r in rollouts]
     metrics = {
         "reward_mean": _mean([r.reward for r in valid]),
-        "accuracy": _mean([float(r.score.is_correct) for r in valid]),
+        **_accuracy(valid),
         "length_mean": _mean([float(n) for n in lengths]),
         "length_max": float(max(lengths)),
         "length_truncated_frac": _share(rollouts, StopReason.LENGTH),
@@ -130,6 +130,12 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         share = _mean([float(r.score.verdict is verdict) for r in rollouts])
         metrics[f"verdict/{verdict.value}"] = share
     return metrics
+
+
+def _accuracy(valid: list[Rollout]) -> dict[str, float]:
+    """Share of correct ones among the graded; no entry where all problems are open."""
+    graded = [float(r.score.is_correct) for r in valid if r.score.verdict.is_graded]
+    return {"accuracy": _mean(graded)} if graded or not valid else {}
 
 
 def _mean(values: list[float]) -> float:
