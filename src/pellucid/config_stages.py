@@ -1,0 +1,456 @@
+"""Recipes of several stages: the pipeline of DeepSeek-R1, every knob typed. No torch, no I/O.
+
+    base ─ zero ─► sampled and filtered ─ cold-start ─► Dev1 ─ reason-rl ─► Dev2
+    base ◄─ reject: sampled from Dev2, filtered, with general data ─► Dev3 ─ general-rl ─► R1
+
+A recipe with `[[stages]]` is one of these. Defaults are the paper's (arXiv 2501.12948v2, sections
+2, 3 and B.4), scaled to one device. Names that a stage refers to are `base` or earlier stages.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pellucid.config import (
+    AlgoConfig,
+    EvalConfig,
+    Fraction,
+    ModelConfig,
+    NonNegative,
+    PositiveInt,
+    RewardConfig,
+    RolloutConfig,
+    Section,
+    SftConfig,
+    TrainConfig,
+)
+
+BASE = "base"
+"""What stages call the model that the recipe names."""
+
+
+class TaskShare(Section):
+    """One source of problems and its share of the mixture."""
+
+    name: str
+    """A data set (`gsm8k`, `mbpp`, …) or a procedural task (`chain`, …)."""
+    split: str = "train"
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many problems."""
+    weight: float = Field(default=1.0, gt=0.0)
+    """Share among the problems of a step, relative to the other entries."""
+
+
+class StageConfig(Section):
+    """What every stage has. `kind` says which it is and comes first in the recipe."""
+
+    name: str
+    """Folder and reference; default: the kind."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_after_its_kind(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "name" not in value and "kind" in value:
+            return {**value, "name": value["kind"]}
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", value) or value == BASE:
+            raise ValueError(
+                'must be lower-case letters, digits and hyphens, and not "base" (it names a folder)'
+            )
+        return value
+
+    def references(self) -> dict[str, str]:
+        """Field -> name of the stage, or `base`, that this one builds on."""
+        fields = ("start", "sampler", "rewards_from", "data_from", "teacher")
+        named = {field: getattr(self, field, None) for field in fields}
+        return {field: name for field, name in named.items() if isinstance(name, str)}
+
+
+# Reinforcement learning
+
+
+class RlStageConfig(StageConfig):
+    """GRPO from the weights of `start` on a mixture of tasks."""
+
+    start: str = BASE
+    """Whose weights training starts from: `base` or an earlier stage."""
+    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    template: str | None = None
+    """Prompt template of training, and of the model's evaluation. Default: that of `start`."""
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    algo: AlgoConfig = AlgoConfig()
+    train: TrainConfig = TrainConfig()
+
+
+class ZeroConfig(RlStageConfig):
+    """R1-Zero: from the base, accuracy and format alone (paper, 2.2)."""
+
+    kind: Literal["zero"]
+
+
+class ReasonRewardConfig(RewardConfig):
+    """Rewards of the first RL stage: the language of the thinking counts too (paper, eq. 7)."""
+
+    terms: dict[str, float] = Field(
+        default_factory=lambda: {"accuracy": 1.0, "format": 1.0, "language": 1.0}, min_length=1
+    )
+
+
+class ReasonRlConfig(RlStageConfig):
+    """Reasoning RL behind the cold start (paper, 3.2.1)."""
+
+    kind: Literal["reason-rl"]
+    start: str = "cold-start"
+    reward: ReasonRewardConfig = ReasonRewardConfig()
+
+
+class GeneralRewardConfig(RewardConfig):
+    """Rules, reward models and language, added (paper, eqs. 8-10); preferences count in the last
+    quarter of the steps (paper: 400 of 1,700), before they are worth hacking.
+    """
+
+    terms: dict[str, float] = Field(
+        default_factory=lambda: {
+            "accuracy": 1.0,
+            "format": 1.0,
+            "language": 1.0,
+            "helpful": 1.0,
+            "safety": 1.0,
+        },
+        min_length=1,
+    )
+    starts: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default_factory=lambda: {"helpful": 0.75, "safety": 0.75}
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _starts_follow_terms(cls, value: Any) -> Any:
+        """Terms chosen by hand need not name the default starts."""
+        if isinstance(value, dict) and "terms" in value and "starts" not in value:
+            terms = value["terms"] if isinstance(value["terms"], dict) else {}
+            starts = {term: 0.75 for term in ("helpful", "safety") if term in terms}
+            return {**value, "starts": starts}
+        return value
+
+
+class GeneralRolloutConfig(RolloutConfig):
+    """Cooler than before: higher temperatures gave incoherent general answers (paper, 3.2.2)."""
+
+    temperature: float = Field(default=0.7, gt=0.0)
+
+
+class WatchConfig(Section):
+    """The watch for reward hacking: reward-model reward against true accuracy on a probe set."""
+
+    every: int = Field(default=10, ge=0)
+    """Steps between probes. 0: off."""
+    tasks: tuple[TaskShare, ...] = ()
+    """Problems with a gold to probe on. Empty: those of the first suite."""
+    limit: PositiveInt = 64
+    """Problems per probe."""
+    window: int = Field(default=3, ge=2)
+    """Probes over which a trend is told."""
+    min_fall: Fraction = 0.02
+    """A fall of accuracy of at least so much, while the reward rises, is warned of."""
+
+
+class GeneralRlConfig(RlStageConfig):
+    """RL on reasoning and general prompts with reward models (paper, 3.2.2)."""
+
+    kind: Literal["general-rl"]
+    start: str = "reject"
+    rewards_from: str | None = "reward-models"
+    """Stage whose reward models serve the terms `helpful` and `safety`."""
+    rollout: GeneralRolloutConfig = GeneralRolloutConfig()
+    reward: GeneralRewardConfig = GeneralRewardConfig()
+    watch: WatchConfig = WatchConfig()
+
+
+# Curated data
+
+
+class FilterConfig(Section):
+    """What a sample must be to be learnt from (paper, B.3.2 and B.3.3). Applied in this order."""
+
+    correct: bool = True
+    """Keep only what the grader calls correct; problems without a gold pass."""
+    format: bool = True
+    """Thinking and answer must both be there, in the template's tags."""
+    min_language_share: Fraction = 0.95
+    """Least share of words of the thinking in the problem's language. 0: off."""
+    max_repetition: Fraction = 0.2
+    """Largest share of repeated text. 1: off."""
+    max_paragraph_chars: int = Field(default=0, ge=0)
+    """Longest paragraph of the thinking. 0: off."""
+    allow_code_blocks: bool = True
+    """False: thinking with a fenced code block is dropped."""
+
+
+class RejectFilterConfig(FilterConfig):
+    """Also against long paragraphs and code in the thinking (paper, B.3.3)."""
+
+    max_paragraph_chars: int = Field(default=2000, ge=0)
+    allow_code_blocks: bool = False
+
+
+class TeacherConfig(Section):
+    """A model behind an OpenAI-compatible endpoint that edits or judges text. Never needed."""
+
+    base_url: str
+    """Example: `http://127.0.0.1:8000/v1`."""
+    model: str
+    key_env: str | None = None
+    """Environment variable that holds the key; the key itself never enters a recipe."""
+    temperature: NonNegative = 0.0
+    max_tokens: PositiveInt = 2048
+    timeout_s: float = Field(default=120.0, gt=0.0)
+    retries: int = Field(default=4, ge=0)
+    """Attempts after the first, each after a longer wait."""
+    concurrency: PositiveInt = 8
+
+
+class EditorConfig(TeacherConfig):
+    """A teacher that edits samples (paper, B.3.2)."""
+
+    rewrite: bool = False
+    """Rewrite the thinking as a natural first-person conversation."""
+    translate: bool = False
+    """Translate thinking that is not in the question's language."""
+    summarise: bool = False
+    """Write the summary behind the thinking (Listing 1)."""
+
+
+class GeneralDataConfig(Section):
+    """Non-reasoning data learnt along with the samples (paper, B.3.3: 200k of 800k)."""
+
+    source: str = "embedded"
+    """`embedded`, or a JSON-lines file of `prompt` and `response`."""
+    share: Fraction = 0.25
+    """Largest share of all examples."""
+
+
+class ReviewConfig(Section):
+    """A person reads, edits and strikes out samples in `review.md` before they are learnt."""
+
+    wait: bool = False
+    """Stop before fine-tuning until the file says that it was read."""
+    limit: PositiveInt = 200
+    """Samples put before a person; the others go on unread."""
+
+
+class CurateStageConfig(StageConfig):
+    """Sample a model, keep what is right and readable, fine-tune `start` on it."""
+
+    start: str = BASE
+    """Whose weights are fine-tuned (paper: the base, twice)."""
+    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    template: str = "r1-chat"
+    """Prompt template that the model is taught, and evaluated with."""
+    sample_template: str | None = None
+    """Prompt template of sampling. Default: that of `sampler`."""
+    problems: PositiveInt = 256
+    """Problems that are sampled."""
+    samples: PositiveInt = 4
+    """Samples of each."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_new_tokens: PositiveInt = 256
+    math_verify: bool = True
+    """Ask math-verify where the strict grader finds no match."""
+    filters: FilterConfig = FilterConfig()
+    select: Literal["shortest", "random", "all"] = "shortest"
+    """Which of a problem's kept samples are learnt."""
+    keep: PositiveInt = 1
+    """At most so many of one problem, unless `select` is `all`."""
+    teacher: EditorConfig | None = None
+    general: GeneralDataConfig | None = None
+    review: ReviewConfig = ReviewConfig()
+    sft: SftConfig = SftConfig()
+
+
+class ColdStartConfig(CurateStageConfig):
+    """Thousands of readable samples of R1-Zero, and a fine-tuned base: Dev1 (paper, B.3.2)."""
+
+    kind: Literal["cold-start"]
+    sampler: str = "zero"
+
+
+class RejectConfig(CurateStageConfig):
+    """Rejection sampling and fine-tuning of the base: Dev3 (paper, B.3.3)."""
+
+    kind: Literal["reject"]
+    sampler: str = "reason-rl"
+    filters: RejectFilterConfig = RejectFilterConfig()
+    general: GeneralDataConfig | None = GeneralDataConfig()
+
+
+# Reward models
+
+
+class JudgeConfig(TeacherConfig):
+    """A teacher that compares two answers, in the format of Arena-Hard (paper, Methods)."""
+
+    judgments: PositiveInt = 4
+    """Per pair, with swapped positions."""
+    min_margin: NonNegative = 1.0
+    """Pairs whose mean judgment is not beyond this are left out."""
+
+
+class PreferenceConfig(Section):
+    """Where one reward model's data comes from."""
+
+    source: str = "embedded"
+    """`embedded`, a JSON-lines file, or `sampled`: pairs of the start model's answers, judged."""
+    limit: int | None = Field(default=None, ge=1)
+    held_out: Fraction = 0.1
+    """Share kept for measuring accuracy."""
+
+
+class RewardTrainConfig(Section):
+    """Training of both reward models (paper, Methods: batch 256, 6e-6, one epoch, 8,192 tokens)."""
+
+    epochs: PositiveInt = 1
+    batch: PositiveInt = 256
+    """Pairs, or labelled responses, per optimiser step."""
+    learning_rate: float = Field(default=6e-6, gt=0.0)
+    warmup_fraction: Fraction = 0.03
+    max_tokens: PositiveInt = 8192
+    tokens_per_pack: PositiveInt = 8192
+    weight_decay: NonNegative = 0.0
+    grad_clip: float = Field(default=1.0, gt=0.0)
+    checkpoint_every: PositiveInt = 50
+    keep_checkpoints: PositiveInt = 2
+
+
+class RewardModelsConfig(StageConfig):
+    """A helpful (pairwise) and a safety (pointwise) reward model on the decoder of `start`."""
+
+    kind: Literal["reward-models"]
+    start: str = "cold-start"
+    helpful: PreferenceConfig | None = PreferenceConfig()
+    safety: PreferenceConfig | None = PreferenceConfig()
+    judge: JudgeConfig | None = None
+    train: RewardTrainConfig = RewardTrainConfig()
+
+
+# Distillation
+
+
+class DistillConfig(StageConfig):
+    """A smaller student learns the curated data; other arms at equal compute beside it."""
+
+    kind: Literal["distill"]
+    student: ModelConfig = ModelConfig()
+    data_from: str = "reject"
+    """Stage whose examples the student learns."""
+    teacher: str = "general-rl"
+    """Stage whose model the on-policy arm learns from."""
+    arms: tuple[Literal["sft", "on-policy", "iterative-sft"], ...] = Field(
+        default=("sft", "on-policy", "iterative-sft"), min_length=1
+    )
+    """The first is the stage's model."""
+    template: str | None = None
+    """Default: that of `data_from`."""
+    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    """Problems of the arms that sample."""
+    sft: SftConfig = SftConfig(learning_rate=1e-4)
+    budget_tokens: int | None = Field(default=None, ge=1)
+    """Tokens processed by each arm. Default: what the first arm takes."""
+
+
+AnyStage = Annotated[
+    ZeroConfig
+    | ColdStartConfig
+    | ReasonRlConfig
+    | RejectConfig
+    | RewardModelsConfig
+    | GeneralRlConfig
+    | DistillConfig,
+    Field(discriminator="kind"),
+]
+KINDS = ("zero", "cold-start", "reason-rl", "reject", "reward-models", "general-rl", "distill")
+"""In the paper's order."""
+
+
+class PipelineConfig(Section):
+    """A recipe of several stages."""
+
+    name: str = "pipeline"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    exact: Literal["auto"] | bool = "auto"
+    threads: int = Field(default=0, ge=0)
+    """These are what they are in a recipe of one stage."""
+    model: ModelConfig = ModelConfig()
+    """The base."""
+    template: str = "r1-zero"
+    """Prompt template of the base, and of stages that start from it and name none."""
+    data_dir: str | None = None
+    """Folder of downloaded data sets; default: the user's cache."""
+    eval: EvalConfig = EvalConfig()
+    """Measured on the base and on every stage's model: the stage table. A suite without template
+    is asked with that of the model's own stage.
+    """
+    stages: tuple[AnyStage, ...] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not value or "/" in value:
+            raise ValueError("name must be non-empty and without a slash")
+        return value
+
+    @model_validator(mode="after")
+    def _stages_build_on_earlier_ones(self) -> PipelineConfig:
+        earlier: list[str] = []
+        for stage in self.stages:
+            if stage.name in earlier:
+                raise ValueError(
+                    f"two stages are called {stage.name!r}: give one of them another name"
+                )
+            for field, name in stage.references().items():
+                _check_reference(stage, field, name, earlier)
+            earlier.append(stage.name)
+        return self
+
+    def stage(self, name: str) -> AnyStage:
+        """The stage of that name. Raises KeyError."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def template_of(self, name: str) -> str:
+        """Prompt template that the model of a stage, or `base`, is asked with."""
+        if name == BASE:
+            return self.template
+        stage = self.stage(name)
+        if isinstance(stage, DistillConfig):
+            return stage.template or self.template_of(stage.data_from)
+        if isinstance(stage, RlStageConfig | CurateStageConfig):
+            return stage.template or self.template_of(stage.start)
+        return self.template_of(stage.start)
+
+
+def _check_reference(stage: AnyStage, field: str, name: str, earlier: Sequence[str]) -> None:
+    known = [BASE, *earlier] if field in ("start", "sampler") else list(earlier)
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    listed = ", ".join(known) or "none yet"
+    raise ValueError(
+        f"stages.{stage.name}.{field} = {name!r} is no earlier stage{hint} (before it: {listed})"
+    )
