@@ -27,9 +27,10 @@ from pellucid.runlog import MetricsLog, read_metrics
 from pellucid.tasks import chain
 from pellucid.tasks.templates import TEMPLATES, get_template
 from pellucid.train.checkpoint import Checkpoints
+from pellucid.train.epochs import epoch_batches, keep_fitting
 from pellucid.train.packing import build_token_pack
-from pellucid.train.sft import SftRun, SftUpdater, epoch_batches
-from pellucid.train.sft_data import ExampleMaker, SftExample, keep_fitting
+from pellucid.train.sft import SftRun, SftUpdater
+from pellucid.train.sft_data import ExampleMaker, SftExample
 
 SPEC = ModelSpec(
     family="qwen2",

@@ -42,7 +42,8 @@ class OptimizerSettings(Protocol):
 
 
 class Optimizer:
-    """AdamW over all parameters of a model, biases and norms without weight decay.
+    """AdamW over all parameters of a model that take gradients, biases and norms without weight
+    decay.
 
     Gradients of bfloat16 weights lie in one float32 buffer, so that clearing them and taking their
     norm is one operation each; the masters' `.grad` are views of it.
@@ -50,7 +51,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerSettings) -> None:
         self.config = config
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters: dict[str, Tensor] = {}
         self._apart: dict[Tensor, Tensor] = {}
         """Parameter -> master, where they are two tensors."""

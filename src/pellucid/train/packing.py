@@ -94,9 +94,13 @@ def plan_packs(sequences: Sequence[PromptAndCompletion], capacity: int) -> list[
     """
     chunks = [c for group in _by_prompt(sequences) for c in _chunks(sequences, group, capacity)]
     sizes = [_num_fed(sequences, chunk) for chunk in chunks]
+    return [[chunks[c] for c in pack] for pack in level_packs(sizes, capacity)]
+
+
+def level_packs(sizes: Sequence[int], capacity: int) -> list[list[int]]:
+    """`best_fit`, its bins as equally filled as can be had without one more."""
     packs = best_fit(sizes, capacity)
-    packs = _level(sizes, capacity, len(packs)) or packs
-    return [[chunks[c] for c in pack] for pack in packs]
+    return _level(sizes, capacity, len(packs)) or packs
 
 
 def best_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:

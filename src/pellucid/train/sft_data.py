@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from pellucid.errors import DataError, ModelError
 from pellucid.protocols import Tokenizer
@@ -41,6 +40,10 @@ class SftExample:
     def num_tokens(self) -> int:
         """Of prompt and completion."""
         return len(self.prompt_ids) + len(self.completion_ids)
+
+    def ids(self) -> tuple[int, ...]:
+        """All that it teaches, as integers: what a digest is taken of."""
+        return (len(self.prompt_ids), *self.prompt_ids, *self.completion_ids, -1)
 
 
 class ExampleMaker:
@@ -117,30 +120,6 @@ class ExampleMaker:
                 f"{where}: the response holds an end token before its end: remove it, one is added"
             )
         return SftExample(prompt_ids=prompt_ids, completion_ids=completion_ids)
-
-
-class Fitting(NamedTuple):
-    """Examples within a limit of tokens."""
-
-    examples: list[SftExample]
-    num_overlong: int
-    """Left out: a cut answer would teach to break off."""
-
-
-def keep_fitting(examples: Sequence[SftExample], max_tokens: int) -> Fitting:
-    """The examples of at most `max_tokens` tokens, prompt and completion, in their order.
-
-    Raises DataError where none is left.
-    """
-    fitting = [e for e in examples if e.num_tokens <= max_tokens]
-    if not fitting:
-        shortest = min((e.num_tokens for e in examples), default=0)
-        reason = f"the shortest has {shortest}" if examples else "there is none at all"
-        raise DataError(
-            f"no example of at most {max_tokens} tokens to learn from ({reason}): raise "
-            "sft.max_tokens, choose a model of longer context, or give other examples"
-        )
-    return Fitting(fitting, len(examples) - len(fitting))
 
 
 def _end_id(template: Template, tokenizer: Tokenizer) -> int:
