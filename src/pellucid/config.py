@@ -71,6 +71,18 @@ class TaskConfig(Section):
     """Folder of downloaded data sets; default: the user's cache."""
 
 
+class TaskEntry(Section):
+    """One source of problems in a mixture (see `pellucid.data.mixture`)."""
+
+    name: str
+    """A data set (`gsm8k`, `mbpp`, …) or a procedural task (`chain`, …)."""
+    split: str = "train"
+    weight: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    """Share of the prompts, relative to the weights of the other entries."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only the first so many problems."""
+
+
 class RolloutConfig(Section):
     prompts: PositiveInt = 32
     """Unique problems per rollout."""
