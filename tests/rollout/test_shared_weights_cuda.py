@@ -1,0 +1,146 @@
+"""The sampler reads the weights that the trainer writes, and both compute the same bits."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+import pytest
+import torch
+
+from pellucid.algo.presets import resolve
+from pellucid.config import AlgoConfig, RolloutConfig, RunConfig, TrainConfig
+from pellucid.kernels.available import hopper_ready
+from pellucid.model.spec import ModelSpec
+from pellucid.model.transformer import Decoder, init_weights
+from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.engine import InProcessEngine
+from pellucid.train.packing import TrainSequence
+from pellucid.train.update import PolicyUpdater
+
+DEVICE = "cuda"
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(
+        torch.cuda.is_available() and not hopper_ready(torch.device(DEVICE)),
+        reason="needs a Hopper GPU",
+    ),
+]
+
+VOCAB = 1000
+LENGTHS = (5, 1, 40, 300)
+"""Of the prompts: with and without a body, and one longer than a split of the attention."""
+GROUP = 9
+REQUESTS = [
+    Request(
+        prompt_ids=tuple((7 * g + 13 * i) % VOCAB for i in range(length)),
+        sample_ids=tuple(100 * g + k for k in range(GROUP)),
+    )
+    for g, length in enumerate(LENGTHS)
+]
+
+
+class Numbers:
+    """Tokens without text."""
+
+    chat_template = None
+
+    def __init__(self, *eos_ids: int) -> None:
+        self.eos_ids = eos_ids
+
+    def encode(self, text: str) -> list[int]:
+        return [len(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return ""
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        return [""] * len(rows)
+
+
+def make_model(*, has_qk_norm: bool = False, is_head_tied: bool = True) -> Decoder:
+    """Loud enough for its distribution to depend on all that came before."""
+    spec = ModelSpec(
+        family="qwen3" if has_qk_norm else "qwen2", vocab_size=VOCAB, width=128, num_layers=3,
+        num_heads=4, num_kv_heads=2, head_dim=64, ffn_width=256, max_context=1024,
+        is_head_tied=is_head_tied, has_qk_norm=has_qk_norm, has_qkv_bias=not has_qk_norm,
+    )  # fmt: skip
+    model = Decoder(spec)
+    init_weights(model, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(6.0)
+            else:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    model.to(DEVICE, torch.bfloat16)
+    model.exact = True
+    return model
+
+
+def make_updater(model: Decoder, *, new: int, temperature: float = 1.0) -> PolicyUpdater:
+    config = RunConfig(
+        rollout=RolloutConfig(max_new_tokens=new, temperature=temperature, group_size=GROUP),
+        algo=AlgoConfig(beta=0.0),
+        train=TrainConfig(tokens_per_pack=2048, steps=10, learning_rate=5e-3),
+    )
+    return PolicyUpdater(model, config, resolve(config.algo))
+
+
+def sequences_of(completions: list[list[Completion]]) -> list[TrainSequence]:
+    return [
+        TrainSequence(
+            prompt_ids=request.prompt_ids,
+            completion_ids=completion.token_ids,
+            rollout_logprobs=completion.logprobs,
+            advantage=1.0 if number % 2 else -1.0,
+        )
+        for request, row in zip(REQUESTS, completions, strict=True)
+        for number, completion in enumerate(row)
+    ]
+
+
+def test_a_captured_step_sees_an_optimizer_step_without_a_copy() -> None:
+    model = make_model()
+    params = SamplingParams(max_new_tokens=40)
+    engine = InProcessEngine(model, Numbers(), slots=64)
+    first = engine.generate(REQUESTS, params, seed=3)
+    step = engine._resident._step
+    graphs = dict(step._graphs)
+    assert graphs, "the step has been captured"
+    addresses = [p.data_ptr() for p in model.parameters()]
+    before = [p.detach().clone() for p in model.parameters()]
+
+    make_updater(model, new=40).update(sequences_of(first), step=1)
+
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    second = engine.generate(REQUESTS, params, seed=3)
+    assert second != first
+    assert second == InProcessEngine(model, Numbers(), slots=64).generate(REQUESTS, params, seed=3)
+    assert [p.data_ptr() for p in model.parameters()] == addresses
+    assert engine._resident._step is step
+    assert step._graphs == graphs, "no shape was captured anew"
+
+
+@pytest.mark.parametrize("has_qk_norm", [False, True])
+@pytest.mark.parametrize(("is_head_tied", "temperature"), [(True, 1.0), (False, 0.7)])
+def test_the_trainer_finds_the_bits_of_the_captured_rollout(
+    has_qk_norm, is_head_tied, temperature
+) -> None:
+    model = make_model(has_qk_norm=has_qk_norm, is_head_tied=is_head_tied)
+    new = 300  # more than one split of the attention
+    params = SamplingParams(max_new_tokens=new, temperature=temperature)
+    engine = InProcessEngine(model, Numbers(*range(4)), slots=16)
+    updater = make_updater(model, new=new, temperature=temperature)
+    for number in (1, 2):  # the second rollout is that of updated weights
+        completions = engine.generate(REQUESTS, params, seed=number)
+        assert len({len(c.token_ids) for c in chain(*completions)}) > 1
+        sequences = sequences_of(completions)
+        scored = updater.logprobs(sequences, model)
+        for sequence, values in zip(sequences, scored, strict=True):
+            sampled = torch.tensor(sequence.rollout_logprobs)
+            assert torch.equal(values.cpu(), sampled), (values.cpu() - sampled).abs().max()
+        metrics = updater.update(sequences, step=number)
+        assert metrics["mismatch_max"] == 0.0, "with gradients, too"
+    assert engine._resident._step._graphs
