@@ -27,23 +27,21 @@ from pellucid.config import (
     RolloutConfig,
     Section,
     SftConfig,
+    TaskEntry,
     TrainConfig,
+)
+from pellucid.config_curate import (
+    EditorConfig,
+    FilterConfig,
+    GeneralDataConfig,
+    RejectFilterConfig,
+    ReviewConfig,
+    SelectRule,
+    TeacherConfig,
 )
 
 BASE = "base"
 """What stages call the model that the recipe names."""
-
-
-class TaskShare(Section):
-    """One source of problems and its share of the mixture."""
-
-    name: str
-    """A data set (`gsm8k`, `mbpp`, …) or a procedural task (`chain`, …)."""
-    split: str = "train"
-    limit: int | None = Field(default=None, ge=1)
-    """Use only the first so many problems."""
-    weight: float = Field(default=1.0, gt=0.0)
-    """Share among the problems of a step, relative to the other entries."""
 
 
 class StageConfig(Section):
@@ -83,7 +81,7 @@ class RlStageConfig(StageConfig):
 
     start: str = BASE
     """Whose weights training starts from: `base` or an earlier stage."""
-    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    tasks: tuple[TaskEntry, ...] = Field(default=(TaskEntry(name="chain"),), min_length=1)
     template: str | None = None
     """Prompt template of training, and of the model's evaluation. Default: that of `start`."""
     rollout: RolloutConfig = RolloutConfig()
@@ -155,7 +153,7 @@ class WatchConfig(Section):
 
     every: int = Field(default=10, ge=0)
     """Steps between probes. 0: off."""
-    tasks: tuple[TaskShare, ...] = ()
+    tasks: tuple[TaskEntry, ...] = ()
     """Problems with a gold to probe on. Empty: those of the first suite."""
     limit: PositiveInt = 64
     """Problems per probe."""
@@ -180,81 +178,12 @@ class GeneralRlConfig(RlStageConfig):
 # Curated data
 
 
-class FilterConfig(Section):
-    """What a sample must be to be learnt from (paper, B.3.2 and B.3.3). Applied in this order."""
-
-    correct: bool = True
-    """Keep only what the grader calls correct; problems without a gold pass."""
-    format: bool = True
-    """Thinking and answer must both be there, in the template's tags."""
-    min_language_share: Fraction = 0.95
-    """Least share of words of the thinking in the problem's language. 0: off."""
-    max_repetition: Fraction = 0.2
-    """Largest share of repeated text. 1: off."""
-    max_paragraph_chars: int = Field(default=0, ge=0)
-    """Longest paragraph of the thinking. 0: off."""
-    allow_code_blocks: bool = True
-    """False: thinking with a fenced code block is dropped."""
-
-
-class RejectFilterConfig(FilterConfig):
-    """Also against long paragraphs and code in the thinking (paper, B.3.3)."""
-
-    max_paragraph_chars: int = Field(default=2000, ge=0)
-    allow_code_blocks: bool = False
-
-
-class TeacherConfig(Section):
-    """A model behind an OpenAI-compatible endpoint that edits or judges text. Never needed."""
-
-    base_url: str
-    """Example: `http://127.0.0.1:8000/v1`."""
-    model: str
-    key_env: str | None = None
-    """Environment variable that holds the key; the key itself never enters a recipe."""
-    temperature: NonNegative = 0.0
-    max_tokens: PositiveInt = 2048
-    timeout_s: float = Field(default=120.0, gt=0.0)
-    retries: int = Field(default=4, ge=0)
-    """Attempts after the first, each after a longer wait."""
-    concurrency: PositiveInt = 8
-
-
-class EditorConfig(TeacherConfig):
-    """A teacher that edits samples (paper, B.3.2)."""
-
-    rewrite: bool = False
-    """Rewrite the thinking as a natural first-person conversation."""
-    translate: bool = False
-    """Translate thinking that is not in the question's language."""
-    summarise: bool = False
-    """Write the summary behind the thinking (Listing 1)."""
-
-
-class GeneralDataConfig(Section):
-    """Non-reasoning data learnt along with the samples (paper, B.3.3: 200k of 800k)."""
-
-    source: str = "embedded"
-    """`embedded`, or a JSON-lines file of `prompt` and `response`."""
-    share: Fraction = 0.25
-    """Largest share of all examples."""
-
-
-class ReviewConfig(Section):
-    """A person reads, edits and strikes out samples in `review.md` before they are learnt."""
-
-    wait: bool = False
-    """Stop before fine-tuning until the file says that it was read."""
-    limit: PositiveInt = 200
-    """Samples put before a person; the others go on unread."""
-
-
 class CurateStageConfig(StageConfig):
     """Sample a model, keep what is right and readable, fine-tune `start` on it."""
 
     start: str = BASE
     """Whose weights are fine-tuned (paper: the base, twice)."""
-    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    tasks: tuple[TaskEntry, ...] = Field(default=(TaskEntry(name="chain"),), min_length=1)
     template: str = "r1-chat"
     """Prompt template that the model is taught, and evaluated with."""
     sample_template: str | None = None
@@ -269,7 +198,7 @@ class CurateStageConfig(StageConfig):
     math_verify: bool = True
     """Ask math-verify where the strict grader finds no match."""
     filters: FilterConfig = FilterConfig()
-    select: Literal["shortest", "random", "all"] = "shortest"
+    select: SelectRule = "shortest"
     """Which of a problem's kept samples are learnt."""
     keep: PositiveInt = 1
     """At most so many of one problem, unless `select` is `all`."""
@@ -362,7 +291,7 @@ class DistillConfig(StageConfig):
     """The first is the stage's model."""
     template: str | None = None
     """Default: that of `data_from`."""
-    tasks: tuple[TaskShare, ...] = Field(default=(TaskShare(name="chain"),), min_length=1)
+    tasks: tuple[TaskEntry, ...] = Field(default=(TaskEntry(name="chain"),), min_length=1)
     """Problems of the arms that sample."""
     sft: SftConfig = SftConfig(learning_rate=1e-4)
     budget_tokens: int | None = Field(default=None, ge=1)
