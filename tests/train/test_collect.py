@@ -3,9 +3,10 @@
 import pytest
 
 from pellucid.config import RewardConfig, RolloutConfig, RunConfig
+from pellucid.data.mixture import Mixture, Part
 from pellucid.records import Completion, Problem, Score, StopReason, Verdict
 from pellucid.tasks.templates import get_template
-from pellucid.train.collect import Collector, step_problems
+from pellucid.train.collect import Collector
 from pellucid.train.grpo import batch_metrics
 
 PROBLEMS = [Problem(id=f"p/{i}", question=f"{i}?", gold=str(i), grader="math") for i in range(7)]
@@ -60,7 +61,7 @@ class RuleGrader:
         return [Score(verdict=self.rule(p, r)) for p, r in zip(problems, responses, strict=True)]
 
 
-def make(rule, *, resample_limit=0, prompts=3):
+def make(rule, *, resample_limit=0, prompts=3, problems=PROBLEMS):
     config = RunConfig(
         seed=5,
         rollout=RolloutConfig(prompts=prompts, group_size=4, resample_limit=resample_limit),
@@ -68,7 +69,7 @@ def make(rule, *, resample_limit=0, prompts=3):
     )
     engine, grader = EchoEngine(), RuleGrader(rule)
     template = get_template("plain")
-    collector = Collector(config, PROBLEMS, template, engine, Letters(), grader, "grpo")
+    collector = Collector(config, problems, template, engine, Letters(), grader, "grpo")
     return collector, engine, grader
 
 
@@ -146,9 +147,17 @@ def test_where_the_instrument_fails_twice_the_sample_takes_no_part():
     assert len(batch.sequences()) == 9
 
 
+def test_consecutive_steps_take_consecutive_problems_of_the_mixture():
+    mixture = Mixture([Part(PROBLEMS[:4], 0.75), Part(PROBLEMS[4:], 0.25)], seed=5)
+    collector, _, _ = make(first_is_right, problems=mixture, prompts=4)
+    row = [group[0].problem for step in (1, 2, 3) for group in collector.collect(step).groups]
+    assert row == mixture.window(0, 12)
+    assert sum(p in PROBLEMS[4:] for p in row) == 3
+
+
 def test_an_epoch_shows_every_problem_once_and_the_next_one_in_another_order():
-    config = RunConfig(seed=5, rollout=RolloutConfig(prompts=3))
-    row = [p.id for step in range(1, 15) for p in step_problems(PROBLEMS, step, config)]
+    collector, _, _ = make(first_is_right)
+    row = [g[0].problem.id for step in range(1, 15) for g in collector.collect(step).groups]
     epochs = [row[i : i + 7] for i in range(0, 42, 7)]
     assert all(sorted(epoch) == sorted(p.id for p in PROBLEMS) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1

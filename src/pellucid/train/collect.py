@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pellucid.algo.advantages import ADVANTAGES
 from pellucid.config import RunConfig
+from pellucid.data.mixture import Mixture
 from pellucid.protocols import Engine, Grader, ProgressFn, Tokenizer
 from pellucid.records import (
     Completion,
@@ -68,7 +69,7 @@ class Collector:
     def __init__(
         self,
         config: RunConfig,
-        problems: Sequence[Problem],
+        problems: Sequence[Problem] | Mixture,
         template: Template,
         engine: Engine,
         tokenizer: Tokenizer,
@@ -76,7 +77,9 @@ class Collector:
         advantage: str,
     ) -> None:
         self.config = config
-        self.problems = problems
+        self.mixture = (
+            problems if isinstance(problems, Mixture) else Mixture.single(problems, config.seed)
+        )
         self.template = template
         self.engine = engine
         self.tokenizer = tokenizer
@@ -91,7 +94,9 @@ class Collector:
 
     def collect(self, step: int, progress: ProgressFn | None = None) -> Batch:
         """Groups of a step; with dynamic sampling, groups without advantage are drawn again."""
-        problems = step_problems(self.problems, step, self.config)
+        size = self.config.rollout.prompts
+        first = (step - 1) * size
+        problems = self.mixture.window(first, size)
         groups = self._groups(problems, f"{step}", progress)
         resampled = 0
         for attempt in range(1, self.config.rollout.resample_limit + 1):
@@ -99,7 +104,7 @@ class Collector:
             if not flat:
                 break
             draw = random.Random(f"resample/{self.config.seed}/{step}/{attempt}")
-            fresh = [draw.choice(self.problems) for _ in flat]
+            fresh = [self.mixture.another(first + i, draw) for i in flat]
             for index, group in zip(
                 flat, self._groups(fresh, f"{step}.{attempt}", progress), strict=True
             ):
@@ -162,25 +167,6 @@ class Collector:
         rewards = torch.tensor([[r.reward for r in g] for g in groups])
         valid = torch.tensor([[not r.masked for r in g] for g in groups])
         return self.advantage(rewards, valid)
-
-
-def step_problems(problems: Sequence[Problem], step: int, config: RunConfig) -> list[Problem]:
-    """The problems of a step (from 1): consecutive entries of an endless row of seeded shuffles
-    of the data.
-    """
-    first = (step - 1) * config.rollout.prompts
-    wanted = range(first, first + config.rollout.prompts)
-    order: list[int] = []
-    current = -1
-    chosen: list[Problem] = []
-    for position in wanted:
-        epoch, offset = divmod(position, len(problems))
-        if epoch != current:
-            order = list(range(len(problems)))
-            random.Random(f"epoch/{config.seed}/{epoch}").shuffle(order)
-            current = epoch
-        chosen.append(problems[order[offset]])
-    return chosen
 
 
 def _has_spread(group: Sequence[Rollout]) -> bool:
