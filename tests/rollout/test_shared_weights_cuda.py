@@ -132,7 +132,7 @@ def test_the_trainer_finds_the_bits_of_the_captured_rollout(
     new = 300  # more than one split of the attention
     params = SamplingParams(max_new_tokens=new, temperature=temperature)
     engine = InProcessEngine(model, Numbers(0, 1), slots=16)
-    limits = tuple(1 + new * k // GROUP for k in range(GROUP - 1)) + (new,)
+    limits = tuple(new - new * k // GROUP for k in range(GROUP))
     requests = [replace(request, limits=limits) for request in REQUESTS]
     updater = make_updater(model, new=new, temperature=temperature)
     for number in (1, 2):  # the second rollout is that of updated weights
