@@ -1,12 +1,13 @@
 """Collecting a step: which problems, which ids, who is masked, what is drawn again."""
 
 import pytest
+import torch
 
 from pellucid.config import RewardConfig, RolloutConfig, RunConfig
 from pellucid.data.mixture import Mixture, Part
-from pellucid.records import Completion, Problem, Score, StopReason, Verdict
+from pellucid.records import Completion, Problem, Rollout, Score, StopReason, Verdict
 from pellucid.tasks.templates import get_template
-from pellucid.train.collect import Collector
+from pellucid.train.collect import Batch, Collector
 from pellucid.train.grpo import batch_metrics
 
 PROBLEMS = [Problem(id=f"p/{i}", question=f"{i}?", gold=str(i), grader="math") for i in range(7)]
@@ -161,3 +162,88 @@ def test_an_epoch_shows_every_problem_once_and_the_next_one_in_another_order():
     epochs = [row[i : i + 7] for i in range(0, 42, 7)]
     assert all(sorted(epoch) == sorted(p.id for p in PROBLEMS) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+class LengthScorer:
+    def score(self, problems, responses):
+        return [float(len(r)) for r in responses]
+
+
+def mixed_rollout(task, kind, reward, terms, *, verdict=Verdict.CORRECT, masked=False):
+    completion = Completion(
+        sample_id=1, token_ids=(1,), logprobs=(-1.0,), stop=StopReason.EOS, text="a"
+    )
+    problem = Problem(id=f"{task}/train/0", question="?", gold="1", grader="math", kind=kind)
+    score = Score(verdict=verdict)
+    return Rollout(
+        problem=problem,
+        prompt_ids=(1,),
+        completion=completion,
+        score=score,
+        terms=terms,
+        reward=reward,
+        masked=masked,
+    )
+
+
+def test_statistics_of_a_term_are_of_the_rollouts_to_which_it_applies():
+    open_ = Verdict.UNGRADED
+    groups = [
+        [
+            mixed_rollout("gsm8k", "reasoning", 2.0, {"accuracy": 1.0, "format": 1.0}),
+            mixed_rollout(
+                "gsm8k",
+                "reasoning",
+                0.0,
+                {"accuracy": 0.0, "format": 0.0},
+                verdict=Verdict.WRONG,
+            ),
+        ],
+        [
+            mixed_rollout("mbpp", "reasoning", 2.0, {"accuracy": 1.0, "format": 1.0}),
+            mixed_rollout(
+                "mbpp", "reasoning", 0.0, {"accuracy": 0.0}, verdict=Verdict.ERROR, masked=True
+            ),
+        ],
+        [
+            mixed_rollout("hh", "helpful", 4.0, {"helpful": 3.0, "format": 1.0}, verdict=open_),
+            mixed_rollout("hh", "helpful", 2.0, {"helpful": 1.0, "format": 1.0}, verdict=open_),
+        ],
+    ]
+    metrics = batch_metrics(Batch(groups=groups, advantages=torch.zeros(3, 2)))
+    assert metrics["reward/accuracy"] == pytest.approx(2 / 3)
+    assert metrics["reward/accuracy/count"] == 3
+    assert metrics["reward/helpful"] == 2.0
+    assert metrics["reward/helpful/std"] == 1.0
+    assert metrics["reward/helpful/count"] == 2
+    assert metrics["reward/format/count"] == 5
+    assert metrics["reward/format/std"] == pytest.approx(0.4)
+    assert [metrics[f"accuracy/{t}"] for t in ("gsm8k", "mbpp")] == [0.5, 1.0]
+    assert "accuracy/hh" not in metrics
+    assert metrics["reward_mean/helpful"] == 3.0
+    assert metrics["reward_mean/reasoning"] == pytest.approx(4 / 3)
+    alone = batch_metrics(Batch(groups=groups[:1], advantages=torch.zeros(1, 2)))
+    assert not {n for n in alone if n.startswith(("accuracy/", "reward_mean/"))}
+
+
+def test_general_prompts_are_rated_by_the_model_and_not_counted_as_wrong():
+    config = RunConfig(
+        rollout=RolloutConfig(prompts=2, group_size=2),
+        reward=RewardConfig(terms={"accuracy": 1.0, "helpful": 2.0}),
+    )
+    chat = Problem(id="chat/1", question="Hello?", gold="", grader="open", kind="helpful")
+    grader = RuleGrader(
+        lambda p, r: Verdict.UNGRADED if p.grader == "open" else first_is_right(p, r)
+    )
+    collector = Collector(
+        config,
+        [PROBLEMS[0], chat],
+        get_template("plain"),
+        EchoEngine(),
+        Letters(),
+        grader,
+        "grpo",
+        scorers={"helpful": LengthScorer()},
+    )
+    rewards = {g[0].problem.id: [r.reward for r in g] for g in collector.collect(1).groups}
+    assert rewards == {"p/0": [1.0, 0.0], "chat/1": [14.0, 14.0]}

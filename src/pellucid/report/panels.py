@@ -113,7 +113,8 @@ def _names(spec: _Spec, curves: Curves) -> list[str]:
     names = []
     for wanted in spec.names:
         if wanted.endswith("*"):
-            names += sorted(n for n in curves if n.startswith(wanted[:-1]))
+            found = sorted(n for n in curves if n.startswith(wanted[:-1]))
+            names += [n for n in found if not n.endswith(("/std", "/count"))]
         elif wanted in curves:
             names.append(wanted)
     return names

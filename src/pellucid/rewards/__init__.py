@@ -1,7 +1,7 @@
 """Graders and reward terms: one table each, the same for training and for evaluation. No torch.
 
-`GraderPool` grades batches, `compute_terms` and `weighted` turn a score into a reward, `settle`
-applies the rules for truncated and failed samples, `check_gold` refuses golds no grader can use.
+`GraderPool` grades batches, `RewardTable` turns scores into terms and rewards, `settle` applies the
+rules for truncated and failed samples, `check_gold` refuses golds no grader can use.
 """
 
 from pellucid.rewards.extract import extract_answer, split_thinking
@@ -14,8 +14,8 @@ from pellucid.rewards.table import GRADERS, check_gold, find_grader
 from pellucid.rewards.terms import (
     TERMS,
     Outcome,
+    RewardTable,
     check_terms,
-    compute_terms,
     overlong_penalty,
     settle,
     weighted,
@@ -27,9 +27,9 @@ __all__ = [
     "TERMS",
     "GraderPool",
     "Outcome",
+    "RewardTable",
     "check_gold",
     "check_terms",
-    "compute_terms",
     "extract_answer",
     "find_grader",
     "format_reward",

@@ -1,17 +1,27 @@
 """Reward terms by name, their weighted sum, and the rules for completions that were cut off.
 
-A term maps one graded response to a number. An instrument failure is no number: `settle` masks it.
+A term maps one graded response to a number. `TERMS` says to which kinds of problems each applies:
+where one does not, it is left out of the rollout and of its statistics, and never counts as 0.
+Rule terms are functions; model terms come from a `ResponseScorer`. An instrument failure is no
+number: `settle` masks it.
+
+Paper, eqs. 4 and 7 to 10: accuracy + format for reasoning, model + format for general prompts, and
+language for all.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pellucid.errors import ConfigError
-from pellucid.records import Problem, Score, Verdict
+from pellucid.config import RewardConfig
+from pellucid.errors import ConfigError, NumericsError
+from pellucid.protocols import ResponseScorer
+from pellucid.records import Problem, ProblemKind, Score, Verdict
 from pellucid.rewards.format import format_reward, format_strict_reward
 from pellucid.rewards.language import language_reward
 from pellucid.rewards.repetition import repetition_share
@@ -46,13 +56,25 @@ def _random(problem: Problem, response: str, score: Score, sample_id: int) -> fl
     return float(hashlib.blake2b(key, digest_size=1).digest()[0] & 1)
 
 
-TERMS: dict[str, TermFn] = {
-    "accuracy": _accuracy,
-    "format": _format,
-    "format_strict": _format_strict,
-    "language": _language,
-    "repetition": _repetition,
-    "random": _random,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Term:
+    """A row of the table. Example: Term(kinds=frozenset({"safety"}))"""
+
+    rule: TermFn | None = None
+    """None: a `ResponseScorer` of the term's name gives the value."""
+    kinds: frozenset[ProblemKind] = frozenset({"reasoning", "helpful", "safety"})
+    """Kinds of problems that it applies to."""
+
+
+TERMS: dict[str, Term] = {
+    "accuracy": Term(rule=_accuracy, kinds=frozenset({"reasoning"})),
+    "helpful": Term(kinds=frozenset({"helpful"})),
+    "safety": Term(kinds=frozenset({"safety"})),
+    "format": Term(rule=_format),
+    "format_strict": Term(rule=_format_strict),
+    "language": Term(rule=_language),
+    "repetition": Term(rule=_repetition),
+    "random": Term(rule=_random),
 }
 
 
@@ -64,23 +86,100 @@ class Outcome(NamedTuple):
     masked: bool
 
 
-def check_terms(names: Iterable[str]) -> None:
-    """Raises ConfigError that names the nearest term, for the first name that is none."""
+def check_terms(names: Iterable[str], scorers: Collection[str] = ()) -> None:
+    """Raises ConfigError for the first name that is no term, with the nearest one that is, and for
+    the first model term that none of the `scorers` gives.
+    """
     for name in names:
         if name not in TERMS:
             near = difflib.get_close_matches(name, TERMS, n=1, cutoff=0.0)[0]
             raise ConfigError(
                 f"unknown reward term {name!r}; did you mean {near!r}? Terms: {', '.join(TERMS)}"
             )
+        if TERMS[name].rule is None and name not in scorers:
+            raise ConfigError(
+                f"the reward term {name!r} needs a reward model and there is none: train one in "
+                f"an earlier stage, or take {name!r} out of reward.terms"
+            )
 
 
-def compute_terms(
-    names: Iterable[str], problem: Problem, response: str, score: Score, sample_id: int
-) -> dict[str, float]:
-    """Value of each named term before weighting. Raises ConfigError on an unknown name."""
-    names = tuple(names)
-    check_terms(names)
-    return {name: TERMS[name](problem, response, score, sample_id) for name in names}
+class RewardTable:
+    """The terms of a recipe, their weights, and from which step on each counts.
+
+    Example: RewardTable(RewardConfig(terms={"accuracy": 1.0, "helpful": 0.5}), steps=100,
+    scorers={"helpful": model})
+    """
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        *,
+        steps: int,
+        scorers: Mapping[str, ResponseScorer] | None = None,
+    ) -> None:
+        """`steps`: of the whole stage. Raises ConfigError as `check_terms` does."""
+        self._weights = config.terms
+        self._starts = config.starts
+        self._steps = steps
+        self._scorers = scorers or {}
+        check_terms(self._weights, self._scorers)
+
+    def names(self, step: int) -> tuple[str, ...]:
+        """Terms that count at `step` (from 1): those whose share of the steps has been done."""
+        done = step - 1
+        return tuple(n for n in self._weights if done >= self._starts.get(n, 0.0) * self._steps)
+
+    def check_kinds(self, kinds: Iterable[ProblemKind]) -> None:
+        """Raises ConfigError for a kind of problems to which no term ever applies."""
+        for kind in sorted(set(kinds)):
+            if not any(kind in TERMS[name].kinds for name in self._weights):
+                raise ConfigError(
+                    f"no reward term applies to problems of kind {kind!r}: give one of "
+                    f"{', '.join(n for n in TERMS if kind in TERMS[n].kinds)} a weight in "
+                    "reward.terms, or leave those problems out"
+                )
+
+    def terms(
+        self,
+        step: int,
+        problems: Sequence[Problem],
+        responses: Sequence[str],
+        scores: Sequence[Score],
+        sample_ids: Sequence[int],
+    ) -> list[dict[str, float]]:
+        """Values before weighting, of each response those that apply and count.
+
+        Raises NumericsError where a reward model gives what is no number.
+        """
+        found: list[dict[str, float]] = [{} for _ in responses]
+        for name in self.names(step):
+            term = TERMS[name]
+            places = [i for i, problem in enumerate(problems) if problem.kind in term.kinds]
+            if term.rule is None:
+                values = self._ask(
+                    name, [problems[i] for i in places], [responses[i] for i in places]
+                )
+            else:
+                values = [
+                    term.rule(problems[i], responses[i], scores[i], sample_ids[i]) for i in places
+                ]
+            for i, value in zip(places, values, strict=True):
+                found[i][name] = value
+        return found
+
+    def reward(self, terms: Mapping[str, float]) -> float:
+        """Weighted sum of the terms of one response."""
+        return weighted(terms, {name: self._weights[name] for name in terms})
+
+    def _ask(
+        self, name: str, problems: Sequence[Problem], responses: Sequence[str]
+    ) -> Sequence[float]:
+        """One call for all responses of a step, none where nobody is to be rated."""
+        values = self._scorers[name].score(problems, responses) if problems else []
+        for problem, value in zip(problems, values, strict=True):
+            if not math.isfinite(value):
+                raise NumericsError(f"the reward model {name!r} gave {value} for {problem.id}")
+        return values
 
 
 def weighted(terms: Mapping[str, float], weights: Mapping[str, float]) -> float:

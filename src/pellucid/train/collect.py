@@ -11,7 +11,7 @@ have seen.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from pellucid.algo.advantages import ADVANTAGES
 from pellucid.config import RunConfig
 from pellucid.data.mixture import Mixture
-from pellucid.protocols import Engine, Grader, ProgressFn, Tokenizer
+from pellucid.protocols import Engine, Grader, ProgressFn, ResponseScorer, Tokenizer
 from pellucid.records import (
     Completion,
     Problem,
@@ -32,7 +32,7 @@ from pellucid.records import (
     sample_id,
 )
 from pellucid.rewards.retry import grade_with_retry
-from pellucid.rewards.terms import compute_terms, settle, weighted
+from pellucid.rewards.terms import RewardTable, settle
 from pellucid.tasks.templates import Template
 from pellucid.train.packing import TrainSequence
 
@@ -75,7 +75,11 @@ class Collector:
         tokenizer: Tokenizer,
         grader: Grader,
         advantage: str,
+        scorers: Mapping[str, ResponseScorer] | None = None,
     ) -> None:
+        """`scorers`: reward models by the name of their term. Raises ConfigError where one is
+        missing, or where no term applies to some of the problems.
+        """
         self.config = config
         self.mixture = (
             problems if isinstance(problems, Mixture) else Mixture.single(problems, config.seed)
@@ -85,6 +89,8 @@ class Collector:
         self.tokenizer = tokenizer
         self.grader = grader
         self.advantage = ADVANTAGES[advantage]
+        self.rewards = RewardTable(config.reward, steps=config.train.steps, scorers=scorers)
+        self.rewards.check_kinds(p.kind for p in self.mixture.problems)
         rollout = config.rollout
         self.params = SamplingParams(
             temperature=rollout.temperature,
@@ -97,7 +103,7 @@ class Collector:
         size = self.config.rollout.prompts
         first = (step - 1) * size
         problems = self.mixture.window(first, size)
-        groups = self._groups(problems, f"{step}", progress)
+        groups = self._groups(problems, step, f"{step}", progress)
         resampled = 0
         for attempt in range(1, self.config.rollout.resample_limit + 1):
             flat = [i for i, g in enumerate(groups) if not _has_spread(g)]
@@ -106,14 +112,14 @@ class Collector:
             draw = random.Random(f"resample/{self.config.seed}/{step}/{attempt}")
             fresh = [self.mixture.another(first + i, draw) for i in flat]
             for index, group in zip(
-                flat, self._groups(fresh, f"{step}.{attempt}", progress), strict=True
+                flat, self._groups(fresh, step, f"{step}.{attempt}", progress), strict=True
             ):
                 groups[index] = group
             resampled += len(flat)
         return Batch(groups=groups, advantages=self._advantages(groups), num_resampled=resampled)
 
     def _groups(
-        self, problems: Sequence[Problem], when: str, progress: ProgressFn | None
+        self, problems: Sequence[Problem], step: int, when: str, progress: ProgressFn | None
     ) -> list[list[Rollout]]:
         size = self.config.rollout.group_size
         requests = [
@@ -128,24 +134,29 @@ class Collector:
         )
         repeated = [p for p in problems for _ in range(size)]
         responses = [self.template.response(c.text) for group in completions for c in group]
-        graded, _ = grade_with_retry(self.grader, repeated, responses)
-        scores = iter(graded)
+        scores, _ = grade_with_retry(self.grader, repeated, responses)
+        ids = [i for request in requests for i in request.sample_ids]
+        terms = self.rewards.terms(step, repeated, responses, scores, ids)
+        rated = iter(zip(scores, terms, strict=True))
         return [
             [
-                self._rollout(problem, request.prompt_ids, completion, next(scores))
+                self._rollout(problem, request.prompt_ids, completion, *next(rated))
                 for completion in group
             ]
             for problem, request, group in zip(problems, requests, completions, strict=True)
         ]
 
     def _rollout(
-        self, problem: Problem, prompt_ids: tuple[int, ...], completion: Completion, score: Score
+        self,
+        problem: Problem,
+        prompt_ids: tuple[int, ...],
+        completion: Completion,
+        score: Score,
+        terms: Mapping[str, float],
     ) -> Rollout:
         rule = self.config.reward
-        response = self.template.response(completion.text)
-        terms = compute_terms(rule.terms, problem, response, score, completion.sample_id)
         outcome = settle(
-            weighted(terms, rule.terms),
+            self.rewards.reward(terms),
             score,
             is_truncated=completion.stop is StopReason.LENGTH,
             rule=rule.truncated,

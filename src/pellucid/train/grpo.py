@@ -14,12 +14,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from pellucid.config import RunConfig
 from pellucid.errors import Interrupted, NumericsError
 from pellucid.protocols import ProgressFn
-from pellucid.records import Rollout, StopReason, Verdict
+from pellucid.records import Problem, Rollout, StopReason, Verdict
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Batch, Collector
 from pellucid.train.recorder import Recorder
@@ -124,8 +124,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
         "groups_resampled": float(batch.num_resampled),
         "tokens": float(sum(lengths)),
     }
-    for term in sorted({t for r in valid for t in r.terms}):
-        metrics[f"reward/{term}"] = _mean([r.terms[term] for r in valid if term in r.terms])
+    metrics |= _term_statistics(valid) | _shares_of_the_mixture(valid)
     for verdict in Verdict:
         share = _mean([float(r.score.verdict is verdict) for r in rollouts])
         metrics[f"verdict/{verdict.value}"] = share
@@ -136,6 +135,41 @@ def _accuracy(valid: list[Rollout]) -> dict[str, float]:
     """Share of correct ones among the graded; no entry where all problems are open."""
     graded = [float(r.score.is_correct) for r in valid if r.score.verdict.is_graded]
     return {"accuracy": _mean(graded)} if graded or not valid else {}
+
+
+def _term_statistics(valid: list[Rollout]) -> dict[str, float]:
+    """Mean, standard deviation and count of each term over the rollouts to which it applied."""
+    stats = {}
+    for term in sorted({name for r in valid for name in r.terms}):
+        values = [r.terms[term] for r in valid if term in r.terms]
+        stats[f"reward/{term}"] = fmean(values)
+        stats[f"reward/{term}/std"] = pstdev(values)
+        stats[f"reward/{term}/count"] = float(len(values))
+    return stats
+
+
+def _shares_of_the_mixture(valid: list[Rollout]) -> dict[str, float]:
+    """Accuracy by task and reward by kind of problem, where the step has several."""
+    tasks, kinds = _by(valid, lambda r: task_of(r.problem)), _by(valid, lambda r: r.problem.kind)
+    stats = {}
+    for task, members in tasks.items() if len(tasks) > 1 else ():
+        stats |= {f"{name}/{task}": value for name, value in _accuracy(members).items()}
+    for kind, members in kinds.items() if len(kinds) > 1 else ():
+        stats[f"reward_mean/{kind}"] = fmean(r.reward for r in members)
+    return stats
+
+
+def task_of(problem: Problem) -> str:
+    """Name of the task or data set that a problem comes from: its id up to the first slash."""
+    return problem.id.partition("/")[0]
+
+
+def _by(rollouts: list[Rollout], key: Callable[[Rollout], str]) -> dict[str, list[Rollout]]:
+    """Rollouts by key, keys in order."""
+    parts: dict[str, list[Rollout]] = {}
+    for rollout in rollouts:
+        parts.setdefault(key(rollout), []).append(rollout)
+    return dict(sorted(parts.items()))
 
 
 def _mean(values: list[float]) -> float:
