@@ -5,7 +5,8 @@ PellucidError
 │   ├── ConfigError    unknown key, wrong type, value out of range
 │   ├── ModelError     missing, unsupported or damaged model
 │   ├── DataError      missing, altered or unusable data
-│   └── RunError       run folder damaged, unwritable, or of another recipe
+│   ├── RunError       run folder damaged, unwritable, or of another recipe
+│   └── EndpointError  a model behind an endpoint that cannot be reached, or refuses
 ├── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
 └── Interrupted        asked to stop (SIGTERM), state saved: the same command continues
 """
@@ -33,6 +34,10 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be written, is damaged, or belongs to another recipe."""
+
+
+class EndpointError(UserError):
+    """A teacher or judge that cannot be reached, refuses, or failed for good on some requests."""
 
 
 class NumericsError(PellucidError):
