@@ -67,6 +67,24 @@ class Grader(Protocol):
     def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Score]: ...
 
 
+class PendingGrades(Protocol):
+    """Grades on their way. A `concurrent.futures.Future` is one."""
+
+    def result(self) -> list[Score]:
+        """Waits for the scores, in the order of the responses."""
+        ...
+
+
+class StreamGrader(Grader, Protocol):
+    """A grader that works while its caller goes on."""
+
+    def submit(self, problems: Sequence[Problem], responses: Sequence[str]) -> PendingGrades:
+        """Starts grading; the same scores as from `grade`, whatever was submitted before. May wait
+        where too much is under way.
+        """
+        ...
+
+
 class ResponseScorer(Protocol):
     """A model that rates responses: the reward terms `helpful` and `safety`."""
 

@@ -1,12 +1,13 @@
 import random
 import threading
+from concurrent.futures import Future
 
 import pytest
 
 from pellucid.errors import ConfigError
 from pellucid.records import Problem, Verdict
 from pellucid.rewards import GraderPool
-from pellucid.rewards.pool import _Batch
+from pellucid.rewards.opinions import Questions, _Question
 from pellucid.rewards.vectors import load_vectors, self_test
 
 MOODY = "fake_judges:moody"
@@ -56,14 +57,19 @@ def test_an_item_that_computes_without_end_is_a_timeout(pool):
 
 
 def test_a_costly_item_is_settled_at_once_and_a_starved_one_gets_twice_the_time():
-    batch = _Batch([("a", "b"), ("c", "d")], timeout_s=4.0)
-    batch.queue.clear()
-    batch.note_failure(0, is_hung=True, cpu_s=3.9)
-    batch.note_failure(1, is_hung=True, cpu_s=0.1)
-    assert list(batch.queue) == [1]
-    assert batch.limit_s(1) == 8.0
-    batch.note_failure(1, is_hung=True, cpu_s=0.1)
-    assert [o.detail for o in batch.results()] == ["no answer in 4 s", "no answer in 8 s"]
+    settled = []
+    questions = Questions(timeout_s=4.0, on_settled=lambda pair, opinion: settled.append(pair))
+    asked = [_Question(("a", "b")), _Question(("c", "d"))]
+    for question in asked:
+        questions.add(question)
+    questions.queue.clear()
+    questions.note_failure(0, is_hung=True, cpu_s=3.9)
+    questions.note_failure(1, is_hung=True, cpu_s=0.1)
+    assert list(questions.queue) == [1]
+    assert questions.limit_s(1) == 8.0
+    questions.note_failure(1, is_hung=True, cpu_s=0.1)
+    assert [q.future.result().detail for q in asked] == ["no answer in 4 s", "no answer in 8 s"]
+    assert settled == [("a", "b"), ("c", "d")]
 
 
 def test_lack_of_memory_is_the_answers_fault():
@@ -90,9 +96,9 @@ def test_a_missing_second_grader_is_an_error_and_not_a_wrong_answer():
 def test_errors_are_asked_again_and_opinions_are_not(tmp_path):
     with make_pool() as pool:
         pool.grade([problem("x")], [undecided("a")])
-        assert list(pool._cache) == [("x", r"\a(x)")]
+        assert list(pool._desk._cache) == [("x", r"\a(x)")]
         pool.grade([problem("x")], [undecided("broken")])
-        assert list(pool._cache) == [("x", r"\a(x)")]
+        assert list(pool._desk._cache) == [("x", r"\a(x)")]
 
 
 def test_no_process_starts_while_strict_graders_decide():
@@ -111,7 +117,7 @@ def test_without_math_verify_an_undecided_answer_is_wrong():
 def test_closing_ends_the_workers_and_the_pool_can_be_used_again():
     pool = make_pool()
     pool.grade([problem("x")], [undecided("a")])
-    processes = [worker._process for worker in pool._workers]
+    processes = [worker._process for worker in pool._desk._workers]
     pool.close()
     assert processes
     assert all(process.returncode is not None for process in processes)
@@ -123,26 +129,40 @@ def test_closing_ends_the_workers_and_the_pool_can_be_used_again():
 def test_a_worker_that_died_while_idle_is_replaced():
     with make_pool(num_workers=1) as pool:
         pool.grade([problem("x")], [undecided("a")])
-        pool._workers[0]._process.kill()
-        pool._workers[0]._process.wait()
+        pool._desk._workers[0]._process.kill()
+        pool._desk._workers[0]._process.wait()
         (score,) = pool.grade([problem(gold_for("b"))], [undecided("b")])
     assert score.verdict is Verdict.CORRECT
 
 
-def test_a_late_reply_never_reaches_the_batch_after_an_interrupted_one(monkeypatch):
+def test_a_late_reply_never_reaches_a_question_asked_after_an_interrupt(monkeypatch):
     with make_pool(num_workers=1) as pool:
         pool.grade([problem("x")], [undecided("a")])
-        wait = pool._wait
+        with monkeypatch.context() as patch:
 
-        def interrupted(batch):
-            raise KeyboardInterrupt
+            def interrupted(future, timeout=None):
+                raise KeyboardInterrupt
 
-        monkeypatch.setattr(pool, "_wait", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            pool.grade([problem(gold_for("b"))], [undecided("b")])
-        monkeypatch.setattr(pool, "_wait", wait)
+            patch.setattr(Future, "result", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                pool.grade([problem(gold_for("b"))], [undecided("b")])
         (score,) = pool.grade([problem("x")], [undecided("c")])
     assert score.verdict is Verdict.WRONG
+
+
+def test_a_defect_of_the_pool_is_raised_where_its_scores_are_read(monkeypatch):
+    with make_pool(num_workers=1) as pool:
+
+        def broken():
+            raise ZeroDivisionError("a defect")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pool._desk, "_fill", broken)
+            pending = pool.submit([problem("x")], [undecided("a")])
+            with pytest.raises(ZeroDivisionError, match="a defect"):
+                pending.result()
+        (score,) = pool.grade([problem(gold_for("b"))], [undecided("b")])
+    assert score.verdict is Verdict.CORRECT
 
 
 def test_it_grades_off_the_main_thread(pool):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Sequence
 
 from pellucid.records import Problem, Score, Verdict
 from pellucid.rewards.extract import split_thinking
@@ -58,27 +57,17 @@ def read_tests(gold: str) -> Plan:
     return take_apart(tuple(tests), setup)
 
 
-def grade_code_batch(
-    sandbox: Sandbox, problems: Sequence[Problem], responses: Sequence[str]
-) -> list[Score]:
-    """Scores in the order of `responses`."""
-
-    def grade(pair: tuple[Problem, str]) -> Score:
-        return _grade(sandbox, *pair)
-
-    return sandbox.map(grade, list(zip(problems, responses, strict=True)))
-
-
 def grade_code_problem(problem: Problem, response: str) -> Score:
     """The table's entry: one response in a sandbox of its own. `GraderPool` keeps one for all.
 
     Raises SandboxError where this machine cannot isolate programs.
     """
     with Sandbox(num_jails=1) as sandbox:
-        return grade_code_batch(sandbox, [problem], [response])[0]
+        return sandbox.submit(grade_program, sandbox, problem, response).result()
 
 
-def _grade(sandbox: Sandbox, problem: Problem, response: str) -> Score:
+def grade_program(sandbox: Sandbox, problem: Problem, response: str) -> Score:
+    """The score of one response, on a thread of the sandbox (see `Sandbox.submit`)."""
     program = extract_program(response)
     if program is None:
         return Score(verdict=Verdict.UNPARSABLE, method=METHOD)

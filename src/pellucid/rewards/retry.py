@@ -12,7 +12,17 @@ def grade_with_retry(
     grader: Grader, problems: Sequence[Problem], responses: Sequence[str]
 ) -> tuple[list[Score], list[bool]]:
     """Scores in order, and which samples were graded a second time because the grader failed."""
-    scores = list(grader.grade(problems, responses))
+    return retry_failed(grader, problems, responses, grader.grade(problems, responses))
+
+
+def retry_failed(
+    grader: Grader,
+    problems: Sequence[Problem],
+    responses: Sequence[str],
+    scores: Sequence[Score],
+) -> tuple[list[Score], list[bool]]:
+    """`scores` with those replaced that failed, each graded once more; and which they were."""
+    scores = list(scores)
     retried = [score.verdict is Verdict.ERROR for score in scores]
     failed = [i for i, again in enumerate(retried) if again]
     if failed:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Self, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, Self, TypeVar
 
 from pellucid.sandbox.isolation import require_isolation
 from pellucid.sandbox.jail import Jail, JailError
@@ -14,6 +14,7 @@ from pellucid.sandbox.records import Job, Limits, Outcome, Run
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Given = ParamSpec("Given")
 _TRIES = 2
 """A jail that fails is thrown away, and the job tried once more in a fresh one."""
 
@@ -49,22 +50,32 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End all jails. The sandbox may be used again."""
+        """End all jails; what is submitted and not begun is cancelled. The sandbox may be used
+        again.
+        """
         with self._lock:
             idle, self._idle = self._idle, []
             executor, self._executor = self._executor, None
         for jail in idle:
             jail.close()
         if executor is not None:
-            executor.shutdown()
+            executor.shutdown(cancel_futures=True)
 
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """`work` of each item, as many at a time as there are jails; `work` calls `run`."""
+        return list(self._threads().map(work, items))
+
+    def submit(
+        self, work: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Future[Result]:
+        """Starts `work`, which calls `run`, as soon as a jail is free."""
+        return self._threads().submit(work, *args, **kwargs)
+
+    def _threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._num_jails, thread_name_prefix="jail")
-            executor = self._executor
-        return list(executor.map(work, items))
+            return self._executor
 
     def run_all(self, jobs: Sequence[Job]) -> list[Run]:
         """Runs in the order of the jobs."""
