@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,6 +45,15 @@ def tar_bytes(rows: list[dict]) -> bytes:
     return stream.getvalue()
 
 
+def zip_bytes(files: list[Path]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for file in files:
+            split = file.stem.rsplit("_", 1)[1]
+            archive.writestr(f"data/{split}/{file.name}", file.read_bytes())
+    return stream.getvalue()
+
+
 def original_bytes(folder_file: str) -> bytes:
     """The published file (without .gz) of a fixture."""
     if folder_file.startswith("math/MATH_"):
@@ -52,6 +62,8 @@ def original_bytes(folder_file: str) -> bytes:
     if folder_file.endswith(".parquet"):
         source = FIXTURES / folder_file.replace(".parquet", ".json")
         return parquet_bytes(json.loads(source.read_text()))
+    if folder_file.endswith(".zip"):
+        return zip_bytes(sorted((FIXTURES / folder_file).parent.glob("*.csv")))
     return (FIXTURES / folder_file.removesuffix(".gz")).read_bytes()
 
 
@@ -63,7 +75,8 @@ def fixture_entry(dataset: Dataset, folder: Path) -> Dataset:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gzip.compress(payload) if path.suffix == ".gz" else payload)
         records = decode(payload, split.folder_file)
-        rows = in_order(dataset, [READERS[dataset.reader](r) for r in records])
+        read = [READERS[dataset.reader](r) for r in records]
+        rows = in_order(dataset, [row for row in read if row.split in ("", split.name)])
         splits.append(
             replace(
                 split,

@@ -3,6 +3,7 @@ import pytest
 from pellucid.data.check import check, list_datasets, plain_words
 from pellucid.data.fetch import get
 from pellucid.data.registry import DATASETS
+from pellucid.tasks import PROCEDURAL
 
 
 @pytest.mark.parametrize(
@@ -59,5 +60,5 @@ def test_the_list_tells_what_is_there(published, tmp_path):
     assert [
         name for name, entry in listed.items() if entry.is_fetched and not entry.is_procedural
     ] == ["svamp"]
-    assert set(listed) == {*DATASETS, "chain", "arithmetic", "countdown"}
+    assert set(listed) == {*DATASETS, *PROCEDURAL}
     assert listed["svamp"].rows == {"test": 4}

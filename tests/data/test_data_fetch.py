@@ -14,6 +14,7 @@ from pellucid.data.load import load
 from pellucid.data.registry import DATASETS
 from pellucid.errors import DataError, RunError
 
+LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 EXPECTED = {
     ("gsm8k", "train"): 5,
     ("gsm8k", "test"): 3,
@@ -26,6 +27,17 @@ EXPECTED = {
     ("dapo-math-17k", "train"): 4,
     ("svamp", "test"): 4,
     ("gsm-plus", "test"): 4,
+    ("mbpp", "train"): 2,
+    ("mbpp", "test"): 3,
+    ("mbpp", "validation"): 1,
+    ("mbpp", "prompt"): 1,
+    ("arc-challenge", "test"): 3,
+    ("arc-challenge", "dev"): 2,
+    ("mmlu", "test"): 4,
+    ("mmlu", "val"): 4,
+    ("mmlu", "dev"): 4,
+    ("ifeval", "test"): 3,
+    **{("mgsm", language): 2 for language in LANGUAGES},
 }
 
 
@@ -43,7 +55,8 @@ def test_every_set_is_fetched_from_a_folder_of_published_files(name, published, 
         assert [row["id"] for row in rows] == [
             f"{name}/{split.name}/{number}" for number in range(len(rows))
         ]
-        assert all(row["question"] and row["grader"] == "math" for row in rows)
+        grader = published.datasets[name].grader
+        assert all(row["question"] and row["grader"] == grader for row in rows)
 
 
 def test_the_first_gsm8k_row_is_the_published_one(published, tmp_path):
@@ -51,6 +64,23 @@ def test_the_first_gsm8k_row_is_the_published_one(published, tmp_path):
     first = stored(tmp_path, "gsm8k", "train")[0]
     assert first["question"].startswith("Natalia sold clips to 48 of her friends")
     assert first["gold"] == "72"
+
+
+def test_a_file_of_several_splits_gives_each_its_own_rows(published, tmp_path):
+    get("mbpp", source_folder=published.folder, data_dir=tmp_path)
+    questions = {
+        s: [r["question"] for r in stored(tmp_path, "mbpp", s)] for s in ("prompt", "test")
+    }
+    assert ["similar elements" in question for question in questions["prompt"]] == [True]
+    assert not any("similar elements" in question for question in questions["test"])
+
+
+def test_a_language_is_a_split_and_marks_its_problems(published, tmp_path):
+    get("mgsm", source_folder=published.folder, data_dir=tmp_path)
+    for language in ("de", "zh"):
+        rows = stored(tmp_path, "mgsm", language)
+        assert [row["language"] for row in rows] == [language] * 2
+        assert [row["gold"] for row in rows] == ["18", "3"]
 
 
 def test_progress_counts_the_splits(published, tmp_path):

@@ -3,6 +3,7 @@ import re
 from pellucid.data.readers import READERS
 from pellucid.data.registry import DATASETS
 
+LANGUAGES = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
 PUBLISHED_ROWS = {
     "gsm8k": {"train": 7473, "test": 1319},
     "math": {"train": 7500, "test": 5000},
@@ -13,6 +14,11 @@ PUBLISHED_ROWS = {
     "dapo-math-17k": {"train": 17398},
     "svamp": {"test": 1000},
     "gsm-plus": {"test": 2400},
+    "mbpp": {"train": 374, "test": 500, "validation": 90, "prompt": 10},
+    "arc-challenge": {"test": 1150, "dev": 294},
+    "mmlu": {"test": 14042, "val": 1531, "dev": 285},
+    "ifeval": {"test": 541},
+    "mgsm": dict.fromkeys(LANGUAGES, 250),
 }
 
 

@@ -99,11 +99,12 @@ def _is_whole(folder: Path, dataset: Dataset) -> bool:
     return True
 
 
-def _read(dataset: Dataset, payload: bytes, path: str) -> list[Row]:
+def _read(dataset: Dataset, split: Split, payload: bytes, path: str) -> list[Row]:
     reader = READERS[dataset.reader]
     try:
-        return [reader(record) for record in decode(payload, path)]
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        rows = [reader(record) for record in decode(payload, path)]
+        return [row for row in rows if row.split in ("", split.name)]
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
         raise DataError(
             f"{path} has not the fields of {dataset.name} ({error!r}): "
             f"take it from {dataset.repository} at {dataset.revision}"
@@ -127,7 +128,7 @@ def _rows_of_folder(root: Path, dataset: Dataset, split: Split) -> tuple[str, li
             f"{path} was altered: expected sha256 {split.original_sha256} (without .gz), "
             f"got {got}: copy it again"
         )
-    return str(path), _read(dataset, payload, path.name)
+    return str(path), _read(dataset, split, payload, path.name)
 
 
 def _find(root: Path, dataset: Dataset, split: Split) -> Path:
@@ -159,7 +160,7 @@ def _rows_of_host(dataset: Dataset, split: Split, hosts: Hosts) -> list[Row]:
                     f"{dataset.repository}: {path} was altered: expected sha256 "
                     f"{split.original_sha256}, got {got}: fetch it again"
                 )
-        rows += _read(dataset, payload, path)
+        rows += _read(dataset, split, payload, path)
     return rows
 
 

@@ -1,6 +1,6 @@
 """Several tasks mixed into one endless row of problems, a function of (seed, position) alone.
 
-    weights 0.5, 0.3, 0.2   a b a c a b a b a c | a b a c …     of each task its next problem
+    weights 0.5, 0.3, 0.2   a b a c a b a c b a | a b a c …   of each task its next problem
 
 Whose turn a position is, Tijdeman's rule for the chairman assignment problem says (Discrete
 Mathematics 32, 1980, pp. 323–330): among the tasks that are not ahead of their share, the one that

@@ -1,18 +1,21 @@
 """From the bytes of a published file to (question, gold) rows. Only parquet needs an extra.
 
-Two steps: `decode` opens the container (JSON, JSON lines, tar of JSON, parquet), then a reader of
-`READERS` maps the fields of one record. A row whose record holds no answer has an empty gold, and
-is refused when it is loaded. Readers share no code with the graders: a better grader must not
-change what a pinned data set is.
+Two steps: `decode` opens the container (JSON, JSON lines, tar of JSON, zip of CSV, TSV, parquet),
+then a reader of `READERS` maps the fields of one record. A row whose record holds no answer has an
+empty gold, and is refused when it is loaded. Readers share no code with the graders: a better
+grader must not change what a pinned data set is.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pellucid.errors import DataError
@@ -28,6 +31,8 @@ class Row(NamedTuple):
     """Empty where the publisher gives no answer."""
     family: str = ""
     language: str = "en"
+    split: str = ""
+    """Of a file that holds several splits, the one that the row belongs to."""
 
 
 # --- containers ---
@@ -43,11 +48,17 @@ def decode(payload: bytes, path: str) -> list[Record]:
             return list(json.loads(payload))
         if ending == "tar":
             return _tar_records(payload)
+        if ending == "tsv":
+            return _table(payload.decode(), path, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if ending == "zip":
+            return _zip_records(payload)
         if ending == "parquet":
             return _parquet_records(payload)
-    except (ValueError, UnicodeDecodeError, tarfile.TarError) as error:
+    except (ValueError, tarfile.TarError, zipfile.BadZipFile, csv.Error) as error:
         raise DataError(f"{path} cannot be read as {ending} ({error}): fetch it again") from error
-    raise DataError(f"{path}: unknown container {ending!r}; known are jsonl, json, tar, parquet")
+    raise DataError(
+        f"{path}: unknown container {ending!r}; known are jsonl, json, tar, tsv, zip, parquet"
+    )
 
 
 def _tar_records(payload: bytes) -> list[Record]:
@@ -58,6 +69,22 @@ def _tar_records(payload: bytes) -> list[Record]:
             stream = archive.extractfile(member)
             if stream is not None and member.name.endswith(".json"):
                 records.append(json.loads(stream.read()))
+    return records
+
+
+def _table(text: str, path: str, **style: Any) -> list[Record]:
+    """A record a line of a table without a header: its fields, and the file that it is of."""
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, **style)
+    return [{"file": Path(path).name, "fields": fields} for fields in rows if fields]
+
+
+def _zip_records(payload: bytes) -> list[Record]:
+    """The CSV members in the order of their paths, read in memory."""
+    records: list[Record] = []
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".csv"):
+                records += _table(archive.read(name).decode(), name)
     return records
 
 
@@ -139,6 +166,71 @@ def read_gsm_plus(record: Record) -> Row:
     return Row(record["question"].strip(), "" if gold == "None" else _number(gold), family=seed)
 
 
+_MBPP_SPLITS = {"prompt": range(1, 11), "test": range(11, 511), "validation": range(511, 601)}
+
+
+def read_mbpp(record: Record) -> Row:
+    """The splits by task id (Austin et al. 2021, arXiv 2108.07732, section 2.1). As in their
+    prompt, tests tell how the function is called, but one of three: the others stay hidden.
+    """
+    tests = [test.strip() for test in record["test_list"]]
+    question = (
+        f"{record['text'].strip()} The answer is Python code in one code block. It has to pass "
+        f"tests such as this one:\n{tests[0]}"
+    )
+    gold: dict[str, Any] = {"tests": tests}
+    if setup := record["test_setup_code"].strip():
+        gold["setup"] = setup
+    number = record["task_id"]
+    split = next((name for name, ids in _MBPP_SPLITS.items() if number in ids), "train")
+    return Row(question, json.dumps(gold, ensure_ascii=False), split=split)
+
+
+_LETTERS = "ABCDEFGH"
+
+
+def _choice_question(stem: str, options: Sequence[str]) -> str:
+    listed = [f"{letter}. {text.strip()}" for letter, text in zip(_LETTERS, options, strict=False)]
+    return "\n".join([stem.strip(), *listed, "The answer is the letter of the right option."])
+
+
+def read_arc(record: Record) -> Row:
+    """Options that a copy labels 1 to 4 become A to D."""
+    choices = record["question"]["choices"]
+    labels = [choice["label"] for choice in choices]
+    stem = record["question"]["stem"]
+    return Row(
+        _choice_question(stem, [choice["text"] for choice in choices]),
+        _LETTERS[labels.index(record["answerKey"])] if record["answerKey"] in labels else "",
+    )
+
+
+def read_mmlu(record: Record) -> Row:
+    """Fields: question, four options, letter. The file is `SUBJECT_SPLIT.csv`."""
+    stem, *options, letter = record["fields"]
+    if len(options) != 4:
+        raise KeyError(f"{len(options)} options")
+    split = record["file"].removesuffix(".csv").rsplit("_", 1)[1]
+    return Row(_choice_question(stem, options), letter.strip(), split=split)
+
+
+def read_mgsm(record: Record) -> Row:
+    """Fields: question, answer. The file is `mgsm_LANGUAGE.tsv`, and each language a split."""
+    question, answer = record["fields"]
+    language = record["file"].removesuffix(".tsv").rsplit("_", 1)[1]
+    return Row(question.strip(), _number(answer), language=language)
+
+
+def read_ifeval(record: Record) -> Row:
+    """The gold lists what a program checks, arguments that are null left out."""
+    pairs = zip(record["instruction_id_list"], record["kwargs"], strict=True)
+    gold = [
+        {"id": name, "kwargs": {k: v for k, v in given.items() if v is not None}}
+        for name, given in pairs
+    ]
+    return Row(record["prompt"].strip(), json.dumps(gold, ensure_ascii=False))
+
+
 READERS: dict[str, Callable[[Record], Row]] = {
     "gsm8k": read_gsm8k,
     "math": read_math,
@@ -148,6 +240,11 @@ READERS: dict[str, Callable[[Record], Row]] = {
     "dapo": read_dapo,
     "svamp": read_svamp,
     "gsm-plus": read_gsm_plus,
+    "mbpp": read_mbpp,
+    "arc": read_arc,
+    "mmlu": read_mmlu,
+    "mgsm": read_mgsm,
+    "ifeval": read_ifeval,
 }
 
 
