@@ -2,6 +2,7 @@
 
 import os
 import time
+import zlib
 from pathlib import Path
 
 from pellucid.records import Verdict
@@ -39,4 +40,26 @@ def slow_once(gold: str, answer: str) -> Opinion:
     if not marker.exists():
         marker.touch()
         time.sleep(60)
+    return Opinion(verdict=Verdict.CORRECT)
+
+
+def wandering(gold: str, answer: str) -> Opinion:
+    """`moody` after a while that differs from answer to answer, so that replies overtake others."""
+    time.sleep(zlib.crc32(answer.encode()) % 7 / 500)
+    return moody(gold, answer)
+
+
+def mortal(gold: str, answer: str) -> Opinion:
+    """Answers one question; from then on every process dies. `gold` names the file that tells."""
+    marker = Path(gold)
+    if marker.exists():
+        os._exit(3)
+    marker.touch()
+    return Opinion(verdict=Verdict.CORRECT)
+
+
+def counts(gold: str, answer: str) -> Opinion:
+    """Writes down every answer it is asked about, in the file that `gold` names."""
+    with Path(gold).open("a") as file:
+        file.write(answer)
     return Opinion(verdict=Verdict.CORRECT)
