@@ -169,8 +169,8 @@ def pretrain(
 def page_loss(model: Decoder, ids: Tensor, lengths: Tensor) -> Tensor:
     """Mean next-token loss within each page; the last token of a page predicts nothing."""
     attend = PackedCausal(lengths)
-    hidden = model(ids, attend.positions, attend)
-    is_last = torch.zeros(len(ids), dtype=torch.bool)
+    hidden = model(ids, attend)
+    is_last = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     is_last[lengths.cumsum(0) - 1] = True
     keep = (~is_last).nonzero().squeeze(1)
     return F.cross_entropy(model.head(hidden[keep]), ids[keep + 1])

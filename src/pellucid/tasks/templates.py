@@ -112,6 +112,9 @@ TEMPLATES: dict[str, Template] = {
             ),
             stop=_ANSWER_END,
         ),
+        # From the cold start on, for the embedded bilingual base: thinking, then a summary that
+        # the end token closes.
+        Template(name="tiny-r1", text=f"User: {QUESTION}\nAssistant: ", prefill="<think>\n"),
     )
 }
 
