@@ -29,8 +29,8 @@ class Engine(Protocol):
     ) -> list[list[Completion]]:
         """Completions in the order of `requests`, and of the `sample_ids` within each.
 
-        `on_group` has been called for every request when this returns; what it raises ends the
-        call.
+        `on_group` has been called for every request with samples when this returns; what it
+        raises ends the call.
         """
         ...
 

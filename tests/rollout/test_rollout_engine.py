@@ -4,7 +4,7 @@ import pytest
 import torch
 from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 
-from pellucid.errors import NumericsError, UserError
+from pellucid.errors import Interrupted, NumericsError, UserError
 from pellucid.model.attention import PackedCausal
 from pellucid.model.transformer import Decoder
 from pellucid.records import Completion, Request, SamplingParams, StopReason
@@ -176,6 +176,41 @@ def test_progress_rises_to_the_total_and_nothing_asked_is_nothing_done(model, to
     assert seen[-1] == (12, 12)
     assert engine.generate([], params, seed=0) == []
     assert engine.generate([Request(prompt_ids=(1,), sample_ids=())], params, seed=0) == [[]]
+
+
+def test_every_group_is_handed_over_once_whole_and_before_the_slowest_ends(
+    model, tokenizer
+) -> None:
+    asked = [*requests(), Request(prompt_ids=(1, 2), sample_ids=())]
+    params = SamplingParams(max_new_tokens=30)
+    seen: dict[int, list[Completion]] = {}
+    progress: list[int] = []
+    unfinished: list[int] = []
+
+    def on_group(index: int, group: list[Completion]) -> None:
+        assert index not in seen
+        seen[index] = list(group)
+        unfinished.append(12 - (progress[-1] if progress else 0))
+
+    got = InProcessEngine(model, tokenizer, slots=3).generate(
+        asked, params, seed=3, progress=lambda done, _: progress.append(done), on_group=on_group
+    )
+    assert got == InProcessEngine(model, tokenizer, slots=3).generate(asked, params, seed=3)
+    assert seen == {i: group for i, group in enumerate(got) if group}
+    assert unfinished[0] > 3
+
+
+def test_what_on_group_raises_ends_the_call_and_the_engine_goes_on(model, tokenizer) -> None:
+    engine = InProcessEngine(model, tokenizer, slots=3)
+    params = SamplingParams(max_new_tokens=30)
+
+    def refuse(index: int, group: list[Completion]) -> None:
+        raise Interrupted("enough")
+
+    with pytest.raises(Interrupted, match="enough"):
+        engine.generate(requests(), params, seed=3, on_group=refuse)
+    fresh = InProcessEngine(model, tokenizer, slots=3).generate(requests(), params, seed=3)
+    assert engine.generate(requests(), params, seed=3) == fresh
 
 
 def test_training_still_works_after_a_rollout(model, tokenizer) -> None:

@@ -1,5 +1,9 @@
 """Collecting a step: which problems, which ids, who is masked, what is drawn again."""
 
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -28,14 +32,17 @@ class Letters:
 
 
 class EchoEngine:
-    """Answers with the prompt and the index of the sample, so that mixed groups show."""
+    """Answers with the prompt and the index of the sample, so that mixed groups show. The groups
+    end in `order` of their number.
+    """
 
-    def __init__(self):
+    def __init__(self, order=range):
+        self.order = order
         self.calls = []
 
-    def generate(self, requests, params, *, seed, progress=None):
+    def generate(self, requests, params, *, seed, progress=None, on_group=None):
         self.calls.append((requests, params, seed))
-        return [
+        groups = [
             [
                 Completion(
                     sample_id=i,
@@ -48,6 +55,9 @@ class EchoEngine:
             ]
             for r in requests
         ]
+        for index in self.order(len(groups)):
+            on_group(index, groups[index])
+        return groups
 
 
 class RuleGrader:
@@ -60,6 +70,11 @@ class RuleGrader:
     def grade(self, problems, responses):
         self.calls.append(list(responses))
         return [Score(verdict=self.rule(p, r)) for p, r in zip(problems, responses, strict=True)]
+
+    def submit(self, problems, responses):
+        pending = Future()
+        pending.set_result(self.grade(problems, responses))
+        return pending
 
 
 def make(rule, *, resample_limit=0, prompts=3, problems=PROBLEMS):
@@ -139,8 +154,10 @@ def test_where_the_instrument_fails_twice_the_sample_takes_no_part():
 
     collector, _, grader = make(rule)
     batch = collector.collect(1)
-    assert len(grader.calls) == 2
-    assert all(r.endswith("/3") for r in grader.calls[1])
+    *first, second = grader.calls
+    assert [len(call) for call in first] == [4, 4, 4]
+    assert len(second) == 3
+    assert all(r.endswith("/3") for r in second)
     for group, row in zip(batch.groups, batch.advantages, strict=True):
         assert [r.masked for r in group] == [False, False, False, True]
         assert row[3] == 0
@@ -247,3 +264,41 @@ def test_general_prompts_are_rated_by_the_model_and_not_counted_as_wrong():
     )
     rewards = {g[0].problem.id: [r.reward for r in g] for g in collector.collect(1).groups}
     assert rewards == {"p/0": [1.0, 0.0], "chat/1": [14.0, 14.0]}
+
+
+class LateGrader(RuleGrader):
+    """Answers in any order, on threads of its own, after delays."""
+
+    def __init__(self, rule, seed):
+        super().__init__(rule)
+        self.draw = random.Random(seed)
+        self.threads = ThreadPoolExecutor(4)
+
+    def submit(self, problems, responses):
+        delay = self.draw.random() * 0.02
+
+        def work():
+            time.sleep(delay)
+            return self.grade(problems, responses)
+
+        return self.threads.submit(work)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_that_end_in_any_order_and_grades_that_come_in_any_order_change_nothing(seed):
+    def rule(problem, response):
+        verdicts = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSABLE, Verdict.ERROR)
+        return random.Random(response).choice(verdicts)
+
+    expected = make(rule, prompts=7)[0].collect(2)
+    draw = random.Random(seed)
+    collector, engine, _ = make(rule, prompts=7)
+    engine.order = lambda number: draw.sample(range(number), number)
+    collector.grader = LateGrader(rule, seed)
+    batch = collector.collect(2)
+    collector.grader.threads.shutdown()
+    assert batch.groups == expected.groups
+    assert torch.equal(batch.advantages, expected.advantages)
+    for rollout in (r for group in batch.groups for r in group):
+        assert rollout.score.verdict is rule(rollout.problem, rollout.completion.text)
+    assert {r.masked for g in batch.groups for r in g} == {True, False}

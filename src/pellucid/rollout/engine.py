@@ -12,7 +12,7 @@ from pellucid.errors import UserError
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.packed import Packing
 from pellucid.model.transformer import Decoder
-from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.protocols import GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.generation import Generation, decoded_context
 from pellucid.rollout.step import DecodeStep
@@ -107,8 +107,10 @@ class InProcessEngine:
         *,
         seed: int,
         progress: ProgressFn | None = None,
+        on_group: GroupFn | None = None,
     ) -> list[list[Completion]]:
-        """Completions in the order of `requests` and of their `sample_ids`.
+        """Completions in the order of `requests` and of their `sample_ids`; `on_group` gets those
+        of each request that has samples, as they end.
 
         Raises UserError where a prompt is empty or does not fit the model's context, NumericsError
         where logits are not finite.
@@ -123,8 +125,12 @@ class InProcessEngine:
         self.model.reserve_context(decoded_context(longest, params.max_new_tokens, is_cuda=is_cuda))
         with torch.inference_mode():
             if self._resident is not None and self._resident.can_serve(params):
-                return self._resident.generate(requests, params, seed=seed, progress=progress)
-            return self._generate_plainly(requests, params, seed, progress)
+                done = self._resident.generate(requests, params, seed=seed, progress=progress)
+                for index, group in enumerate(done):
+                    if on_group is not None and group:
+                        on_group(index, group)
+                return done
+            return self._generate_plainly(requests, params, seed, progress, on_group)
 
     def _generate_plainly(
         self,
@@ -132,6 +138,7 @@ class InProcessEngine:
         params: SamplingParams,
         seed: int,
         progress: ProgressFn | None,
+        on_group: GroupFn | None,
     ) -> list[list[Completion]]:
         if self._packing is None:
             self._packing = Packing(self.model)
@@ -146,6 +153,7 @@ class InProcessEngine:
             seed=seed,
             slots=self.slots,
             spare=spare,
+            on_group=on_group,
         )
         del spare
         with self._packing.attached():

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pellucid.errors import NumericsError, UserError
 from pellucid.model.transformer import Decoder
-from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.protocols import GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams, StopReason
 from pellucid.rollout.cache import Extent, KVCache
 from pellucid.rollout.memory import KV_MEMORY_FRAC, free_bytes
@@ -51,9 +51,10 @@ class Generation:
         seed: int,
         slots: int,
         spare: DecodeStep | None = None,
+        on_group: GroupFn | None = None,
     ) -> None:
         """`head` [V, D]: the output head, in the type that logits are computed in; `spare`: the
-        step of an earlier call, used again where it fits."""
+        step of an earlier call, used again where it fits; `on_group`: see `protocols.Engine`."""
         self.requests, self.params, self.seed = requests, params, seed
         self.device = model.embedding.weight.device
         self.is_cuda = self.device.type == "cuda"
@@ -85,6 +86,8 @@ class Generation:
         self.tokens = np.zeros((rows, params.max_new_tokens), dtype=np.int32)
         self.logprobs = np.zeros((rows, params.max_new_tokens), dtype=np.float32)
         self.results: list[list[Completion | None]] = [[None] * len(r.sample_ids) for r in requests]
+        self.num_missing = [len(r.sample_ids) for r in requests]
+        self.on_group = on_group
 
     def run(self, progress: ProgressFn | None) -> list[list[Completion]]:
         """Decodes until every sample has ended."""
@@ -98,7 +101,11 @@ class Generation:
                 self._compact()
                 if progress is not None:
                     progress(scheduler.num_finished, scheduler.total)
-        return [[c for c in row if c is not None] for row in self.results]
+        return [self._group(request) for request in range(len(self.requests))]
+
+    def _group(self, request: int) -> list[Completion]:
+        """The completions of a request whose samples have all ended."""
+        return [c for c in self.results[request] if c is not None]
 
     def _admit(self) -> None:
         """Seats waiting samples: prompt keys and values, last prompt token, uniforms."""
@@ -192,6 +199,9 @@ class Generation:
             stop=reason,
             text=self.stops.text(token_ids, reason),
         )
+        self.num_missing[seat.request] -= 1
+        if self.on_group is not None and not self.num_missing[seat.request]:
+            self.on_group(seat.request, self._group(seat.request))
 
     def _compact(self) -> None:
         """Moves the last rows into gaps once nothing waits, so that fewer rows are decoded."""

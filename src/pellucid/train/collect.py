@@ -1,7 +1,8 @@
 """From problems to rollouts with advantages: sample, grade, reward, compare within the group.
 
-    problems ── template ── Engine.generate ── Grader ── reward terms ── group advantages
-                (waits for: the engine)      (waits for: the grader pool)
+    problems ── template ── Engine.generate ── scores ── reward terms ── group advantages
+                               │ a group ends    ▲ waits for the last ones
+                               └── StreamGrader ─┘ works while the engine goes on
 
 Which problems belong to a step, and every random choice, is a function of (seed, step) alone:
 there is no cursor to save, and a run continued after a kill sees what the uninterrupted run would
@@ -11,6 +12,7 @@ have seen.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +22,14 @@ from torch import Tensor
 from pellucid.algo.advantages import ADVANTAGES
 from pellucid.config import RunConfig
 from pellucid.data.mixture import Mixture
-from pellucid.protocols import Engine, Grader, ProgressFn, ResponseScorer, Tokenizer
+from pellucid.protocols import (
+    Engine,
+    PendingGrades,
+    ProgressFn,
+    ResponseScorer,
+    StreamGrader,
+    Tokenizer,
+)
 from pellucid.records import (
     Completion,
     Problem,
@@ -31,7 +40,7 @@ from pellucid.records import (
     StopReason,
     sample_id,
 )
-from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.retry import retry_failed
 from pellucid.rewards.terms import RewardTable, settle
 from pellucid.tasks.templates import Template
 from pellucid.train.packing import TrainSequence
@@ -47,6 +56,8 @@ class Batch:
     """[P, G] float32 on the CPU; 0 where masked."""
     num_resampled: int = 0
     """Groups replaced by dynamic sampling."""
+    grading_wait_s: float = 0.0
+    """What grading took after the last sample had ended."""
 
     def sequences(self) -> list[TrainSequence]:
         """What the trainer takes: every unmasked rollout that has a token."""
@@ -73,7 +84,7 @@ class Collector:
         template: Template,
         engine: Engine,
         tokenizer: Tokenizer,
-        grader: Grader,
+        grader: StreamGrader,
         advantage: str,
         scorers: Mapping[str, ResponseScorer] | None = None,
     ) -> None:
@@ -91,6 +102,7 @@ class Collector:
         self.advantage = ADVANTAGES[advantage]
         self.rewards = RewardTable(config.reward, steps=config.train.steps, scorers=scorers)
         self.rewards.check_kinds(p.kind for p in self.mixture.problems)
+        self._grading_wait_s = 0.0
         rollout = config.rollout
         self.params = SamplingParams(
             temperature=rollout.temperature,
@@ -103,6 +115,7 @@ class Collector:
         size = self.config.rollout.prompts
         first = (step - 1) * size
         problems = self.mixture.window(first, size)
+        self._grading_wait_s = 0.0
         groups = self._groups(problems, step, f"{step}", progress)
         resampled = 0
         for attempt in range(1, self.config.rollout.resample_limit + 1):
@@ -116,7 +129,12 @@ class Collector:
             ):
                 groups[index] = group
             resampled += len(flat)
-        return Batch(groups=groups, advantages=self._advantages(groups), num_resampled=resampled)
+        return Batch(
+            groups=groups,
+            advantages=self._advantages(groups),
+            num_resampled=resampled,
+            grading_wait_s=self._grading_wait_s,
+        )
 
     def _groups(
         self, problems: Sequence[Problem], step: int, when: str, progress: ProgressFn | None
@@ -129,12 +147,21 @@ class Collector:
             )
             for slot, p in enumerate(problems)
         ]
+        pending: dict[int, PendingGrades] = {}
+
+        def grade(index: int, group: list[Completion]) -> None:
+            responses = [self.template.response(c.text) for c in group]
+            pending[index] = self.grader.submit([problems[index]] * len(group), responses)
+
         completions = self.engine.generate(
-            requests, self.params, seed=self.config.seed, progress=progress
+            requests, self.params, seed=self.config.seed, progress=progress, on_group=grade
         )
+        ended = time.perf_counter()
+        graded = [score for index in range(len(requests)) for score in pending[index].result()]
         repeated = [p for p in problems for _ in range(size)]
         responses = [self.template.response(c.text) for group in completions for c in group]
-        scores, _ = grade_with_retry(self.grader, repeated, responses)
+        scores, _ = retry_failed(self.grader, repeated, responses, graded)
+        self._grading_wait_s += time.perf_counter() - ended
         ids = [i for request in requests for i in request.sample_ids]
         terms = self.rewards.terms(step, repeated, responses, scores, ids)
         rated = iter(zip(scores, terms, strict=True))

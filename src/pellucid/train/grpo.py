@@ -1,7 +1,7 @@
 """The GRPO loop: who produces what, and who waits for whom.
 
     step s:  Collector.collect(s) ──► PolicyUpdater.update ──► Engine.refresh ──► metrics, rollouts
-             engine, then grader      waits for all groups     new weights        then a checkpoint
+             engine beside grader     waits for all groups     new weights        then a checkpoint
                                                                                   every N steps
 
 A checkpoint holds weights, optimiser, reference and the lengths of the files written so far.
@@ -82,6 +82,7 @@ class GrpoRun:
         timing = {
             "step_s": ended - started,
             "rollout_s": collected - started,
+            "grading_wait_s": batch.grading_wait_s,
             "train_s": ended - collected,
             "tokens_per_s": rollout["tokens"] / (ended - started),
         }
