@@ -19,7 +19,7 @@ from pellucid.model.tokenizer import TextTokenizer, read_json
 from pellucid.model.transformer import Decoder
 from pellucid.model.weights import empty_model, fill, read_safetensors, weight_files
 
-EMBEDDED = "tiny-base"
+EMBEDDED = ("tiny-base", "tiny-r1-base", "tiny-r1-student")
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -50,7 +50,7 @@ class Outline(NamedTuple):
 def load_model(config: ModelConfig, *, dtype: torch.dtype, device: str) -> LoadedModel:
     """Loads the model that a recipe names, in `dtype` on `device`.
 
-    `config.path` comes first, then the embedded model, an existing folder or `.gguf` file, and last
+    `config.path` comes first, then an embedded model, an existing folder or `.gguf` file, and last
     the hub. Raises ModelError that says what to do.
     """
     path = resolve(config)
@@ -76,16 +76,18 @@ def resolve(config: ModelConfig, *, has_weights: bool = True) -> Path:
         if not path.exists():
             raise ModelError(f"model.path {config.path} does not exist: correct it or leave it out")
         return path
-    if config.id == EMBEDDED:
-        if not (ASSETS / EMBEDDED).is_dir():
-            raise ModelError(f"this installation lacks the embedded model {EMBEDDED}: reinstall it")
-        return ASSETS / EMBEDDED
+    if config.id in EMBEDDED:
+        if not (ASSETS / config.id).is_dir():
+            raise ModelError(
+                f"this installation lacks the embedded model {config.id}: reinstall it"
+            )
+        return ASSETS / config.id
     local = Path(config.id).expanduser()
     if local.is_dir() or (local.is_file() and local.suffix == ".gguf"):
         return local
     if local.suffix == ".gguf" or not _is_hub_id(config.id):
         raise ModelError(
-            f"no model {config.id}: give {EMBEDDED}, an existing folder or .gguf file, "
+            f"no model {config.id}: give {EMBEDDED[0]}, an existing folder or .gguf file, "
             "or a hub id owner/name"
         )
     from pellucid.model.hub import DESCRIPTION, FILES, fetch
