@@ -5,7 +5,7 @@ import torch
 
 from pellucid.errors import UserError
 from pellucid.model.spec import ModelSpec
-from pellucid.rollout.arena import ArenaSize, KVArena
+from pellucid.rollout.arena import ArenaSize, KVArena, KVStore
 from pellucid.rollout.device_memory import CHUNK_BYTES, FixedBuffer, can_give_back
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -94,13 +94,15 @@ def test_an_arena_lends_its_memory(device):
         head_dim=32, ffn_width=64,
     )  # fmt: skip
     size = ArenaSize(prompt_tokens=512, slots=16, own=512)
-    arena = KVArena(spec, size, dtype=torch.bfloat16, device=device, is_shared=True)
+    store = KVStore(size.num_bytes(spec, 2), device, is_shared=True)
+    arena = KVArena(spec, size, torch.bfloat16, store)
     addresses = arena.prompts.data_ptr(), arena.own.data_ptr()
-    assert arena.can_suspend
-    assert arena.held_bytes == arena.num_bytes == size.num_bytes(spec, 2)
-    arena.suspend()
-    assert arena.held_bytes == 0
-    arena.resume()
+    assert all(address % 256 == 0 for address in addresses)
+    assert store.can_suspend
+    assert store.held_bytes == arena.num_bytes == size.num_bytes(spec, 2)
+    store.suspend()
+    assert store.held_bytes == 0
+    store.resume()
     arena.own.fill_(1)
     arena.prompts.fill_(2)
     assert (arena.own.float().mean().item(), arena.prompts.float().mean().item()) == (1, 2)

@@ -10,7 +10,7 @@ from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 from pellucid.errors import NumericsError
 from pellucid.records import Request, SamplingParams, StopReason
 from pellucid.rollout.engine import InProcessEngine
-from pellucid.rollout.resident_engine import ResidentEngine
+from pellucid.rollout.resident_engine import OTHER_STEPS, ResidentEngine
 
 
 class ByteLetters(LetterTokenizer):
@@ -86,9 +86,9 @@ def test_a_step_is_used_again_and_sees_new_weights() -> None:
     engine = ResidentEngine(model, ByteLetters(), slots=4)
     with torch.inference_mode():
         first = engine.generate(requests(), PARAMS, seed=1)
-        step = engine._step
+        steps = list(engine._steps)
         again = engine.generate(requests(), PARAMS, seed=1)
-        assert engine._step is step
+        assert engine._steps == steps
     assert first == again
     with torch.no_grad():
         model.blocks[0].mlp.down.weight.mul_(-1.0)
@@ -108,7 +108,7 @@ def test_requests_that_do_not_fit_together_are_decoded_in_waves(monkeypatch) -> 
     plan = ResidentEngine._prepare
     monkeypatch.setattr(ResidentEngine, "_prepare", lambda *a: seen.append(plan(*a)) or seen[-1])
     fast, slow = both(loud_model(SPEC), requests(groups=5), PARAMS, slots=4)
-    assert len(seen[0][1]) > 1
+    assert len(seen[0][2]) > 1
     assert_same(fast, slow)
 
 
@@ -142,3 +142,75 @@ def test_a_call_without_stop_strings_is_not_stopped_by_those_of_an_earlier_one()
         free = engine.generate(requests(), PARAMS, seed=7)
     plain = InProcessEngine(model, ByteLetters(), slots=4).generate(requests(), PARAMS, seed=7)
     assert_same(free, plain)
+
+
+def test_an_evaluation_leaves_the_steps_of_training_alone() -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    engine = ResidentEngine(model, ByteLetters(), slots=4)
+    evaluation = SamplingParams(temperature=0.6, top_p=0.9, max_new_tokens=8)
+    with torch.inference_mode():
+        engine.generate(requests(), evaluation, seed=2)  # the larger one makes the memory
+        first = engine.generate(requests(), PARAMS, seed=1)
+        step, store = engine._steps[-1], engine._store
+        engine.generate(requests(), evaluation, seed=2)
+        engine.generate(requests(), replace(PARAMS, max_new_tokens=8), seed=1)
+        again = engine.generate(requests(), PARAMS, seed=1)
+    assert engine._store is store
+    assert engine._steps[-1] is step, "the smallest that fits"
+    assert again == first
+    slow = InProcessEngine(model, ByteLetters(), slots=4).generate(requests(), PARAMS, seed=1)
+    assert_same(again, slow)
+
+
+def test_few_steps_are_kept_and_only_small_ones(monkeypatch) -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    engine = ResidentEngine(model, ByteLetters(), slots=4)
+    few = [Request(prompt_ids=(1, 2), sample_ids=(0,))]
+    with torch.inference_mode():
+        for number in range(OTHER_STEPS + 2):
+            params = SamplingParams(temperature=1.0 + number, max_new_tokens=2)
+            engine.generate(few, params, seed=1)
+        assert len(engine._steps) == OTHER_STEPS + 1
+        temperatures = [step.params.temperature for step in engine._steps]
+        assert temperatures == [2.0, 3.0, 4.0, 5.0]
+        monkeypatch.setattr("pellucid.rollout.resident_engine.OTHER_BYTES", 0)
+        engine.generate(few, params, seed=1)
+    assert [step.params.temperature for step in engine._steps] == [5.0]
+
+
+class LentBuffer:
+    """Stands in for memory that comes and goes, which a CPU has not."""
+
+    def __init__(self, shape, dtype, device) -> None:
+        self.tensor, self.is_mapped = torch.zeros(shape, dtype=dtype), True
+
+    make = classmethod(lambda cls, *arguments: cls(*arguments))
+
+    def give_back(self) -> None:
+        self.is_mapped = False
+
+    def take(self) -> None:
+        self.is_mapped = True
+
+
+def test_memory_that_was_lent_is_taken_again_only_where_it_is_free(monkeypatch) -> None:
+    monkeypatch.setattr("pellucid.rollout.arena.FixedBuffer", LentBuffer)
+    free = [2**30]
+    monkeypatch.setattr("pellucid.rollout.resident_engine.free_bytes", lambda device: free[0])
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    engine = ResidentEngine(model, ByteLetters(), slots=4, kv_limit=2**30, is_shared=True)
+    with torch.inference_mode():
+        first = engine.generate(requests(), PARAMS, seed=1)
+        large, step = engine._store, engine._steps[-1]
+        engine.suspend()
+        assert large.held_bytes == 0
+        assert engine.generate(requests(), PARAMS, seed=1) == first
+        assert engine._store is large
+        assert engine._steps == [step]
+        engine.suspend()
+        free[0] = large.num_bytes - 1
+        assert_same(engine.generate(requests(), PARAMS, seed=1), first)
+    assert engine._store.num_bytes < large.num_bytes

@@ -106,8 +106,8 @@ def test_a_captured_step_sees_an_optimizer_step_without_a_copy() -> None:
     params = SamplingParams(max_new_tokens=40)
     engine = InProcessEngine(model, Numbers(), slots=64)
     first = engine.generate(REQUESTS, params, seed=3)
-    step = engine._resident._step
-    graphs = dict(step._graphs)
+    step = engine._resident._steps[-1]
+    graphs = dict(step.captured.graphs)
     assert graphs, "the step has been captured"
     addresses = [p.data_ptr() for p in model.parameters()]
     before = [p.detach().clone() for p in model.parameters()]
@@ -119,8 +119,8 @@ def test_a_captured_step_sees_an_optimizer_step_without_a_copy() -> None:
     assert second != first
     assert second == InProcessEngine(model, Numbers(), slots=64).generate(REQUESTS, params, seed=3)
     assert [p.data_ptr() for p in model.parameters()] == addresses
-    assert engine._resident._step is step
-    assert step._graphs == graphs, "no shape was captured anew"
+    assert engine._resident._steps == [step]
+    assert step.captured.graphs == graphs, "no shape was captured anew"
 
 
 @pytest.mark.parametrize("has_qk_norm", [False, True])
@@ -144,4 +144,4 @@ def test_the_trainer_finds_the_bits_of_the_captured_rollout(
             assert torch.equal(values.cpu(), sampled), (values.cpu() - sampled).abs().max()
         metrics = updater.update(sequences, step=number)
         assert metrics["mismatch_max"] == 0.0, "with gradients, too"
-    assert engine._resident._step._graphs
+    assert engine._resident._steps[-1].captured.graphs

@@ -5,6 +5,7 @@ Shapes: R layers, J key/value heads, K head dimension, T prompt tokens, S slots,
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,9 @@ from pellucid.model.attention import PackedCausal
 from pellucid.model.rope import Rotation
 from pellucid.model.spec import ModelSpec
 from pellucid.rollout.device_memory import FixedBuffer
+
+ALIGNMENT = 256
+"""Bytes: where tensors of an allocation of their own would begin."""
 
 
 class ArenaSize(NamedTuple):
@@ -30,57 +34,63 @@ class ArenaSize(NamedTuple):
         return 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * element_size * tokens
 
 
-class KVArena:
-    """Keys and values at fixed addresses. What lies beyond a sequence's end is never read."""
+class KVStore:
+    """Memory for keys and values. Arenas of several sizes lie in it at one address, for use in
+    turns: so a captured step keeps its addresses when a call of another size comes between.
+    """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        size: ArenaSize,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        is_shared: bool = False,
-    ) -> None:
+    def __init__(self, num_bytes: int, device: torch.device, *, is_shared: bool = False) -> None:
         """`is_shared`: the memory can be given back by `suspend`, where the device can do it."""
-        self.spec, self.size = spec, size
-        prompts = (2, spec.num_layers, spec.num_kv_heads, size.prompt_tokens, spec.head_dim)
-        slots = (2, spec.num_layers, size.slots, spec.num_kv_heads, size.own, spec.head_dim)
-        self._buffers: list[FixedBuffer] = []
-        self.prompts = self._allocate(prompts, dtype, device, is_shared)
-        """Bodies of all prompts, one after another [2, R, J, T, K]."""
-        self.own = self._allocate(slots, dtype, device, is_shared)
-        """What samples generate [2, R, S, J, C, K]."""
+        self.num_bytes = num_bytes
+        shape = (num_bytes + ALIGNMENT,)
+        self._buffer = FixedBuffer.make(shape, torch.uint8, device) if is_shared else None
+        self.bytes = (
+            torch.empty(shape, dtype=torch.uint8, device=device)
+            if self._buffer is None
+            else self._buffer.tensor
+        )
 
     @property
     def can_suspend(self) -> bool:
         """Whether its memory can come and go."""
-        return bool(self._buffers)
+        return self._buffer is not None
 
-    def suspend(self) -> None:
-        """Gives memory back to the device, and with it all keys and values."""
-        for buffer in self._buffers:
-            buffer.give_back()
-
-    def resume(self) -> None:
-        """Takes memory again after `suspend`. Raises UserError where there is too little."""
-        for buffer in self._buffers:
-            buffer.take()
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its memory is somebody else's at the moment."""
+        return self._buffer is not None and not self._buffer.is_mapped
 
     @property
     def held_bytes(self) -> int:
         """What it takes of the device at the moment."""
-        is_suspended = any(not buffer.is_mapped for buffer in self._buffers)
-        return 0 if is_suspended else self.num_bytes
+        return 0 if self.is_suspended else self.num_bytes
 
-    def _allocate(
-        self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, is_shared: bool
-    ) -> Tensor:
-        buffer = FixedBuffer.make(shape, dtype, device) if is_shared else None
-        if buffer is None:
-            return torch.empty(shape, dtype=dtype, device=device)
-        self._buffers.append(buffer)
-        return buffer.tensor
+    def suspend(self) -> None:
+        """Gives memory back to the device, and with it all keys and values."""
+        if self._buffer is not None:
+            self._buffer.give_back()
+
+    def resume(self) -> None:
+        """Takes memory again after `suspend`. Raises UserError where there is too little."""
+        if self._buffer is not None:
+            self._buffer.take()
+
+
+class KVArena:
+    """Keys and values in a store. What lies beyond a sequence's end is never read."""
+
+    def __init__(
+        self, spec: ModelSpec, size: ArenaSize, dtype: torch.dtype, store: KVStore
+    ) -> None:
+        """`store`: of at least `size.num_bytes`."""
+        self.spec, self.size = spec, size
+        prompts = (2, spec.num_layers, spec.num_kv_heads, size.prompt_tokens, spec.head_dim)
+        slots = (2, spec.num_layers, size.slots, spec.num_kv_heads, size.own, spec.head_dim)
+        self.prompts = _view(store.bytes, prompts, dtype)
+        """Bodies of all prompts, one after another [2, R, J, T, K]."""
+        first = -(-self.prompts.nbytes // ALIGNMENT) * ALIGNMENT
+        self.own = _view(store.bytes[first:], slots, dtype)
+        """What samples generate [2, R, S, J, C, K]."""
 
     def fits(self, size: ArenaSize, like: Tensor) -> bool:
         """Whether a call of this size finds room, in the type and on the device of `like`."""
@@ -90,6 +100,10 @@ class KVArena:
     @property
     def num_bytes(self) -> int:
         return self.prompts.nbytes + self.own.nbytes
+
+
+def _view(memory: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return memory[: math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
 
 
 class PrefillAttention:

@@ -21,11 +21,12 @@ from pellucid.errors import NumericsError
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.captured import StepShape
 from pellucid.rollout.drafts import DRAFT_ROWS, DraftCounts, DraftPolicy
 from pellucid.rollout.loop_buffers import Counts
 from pellucid.rollout.loop_state import NOT_FINITE, REASONS
 from pellucid.rollout.prefill import prefill_bodies
-from pellucid.rollout.resident_step import ResidentStep, StepShape
+from pellucid.rollout.resident_step import ResidentStep
 from pellucid.rollout.stops import StopRule
 from pellucid.rollout.waves import Wave, round_rows
 
@@ -35,6 +36,8 @@ TAIL_CHUNK, TAIL_ROWS = 4, 64
 """With few rows left a step more is a share of what is left to do."""
 SPLIT = 256
 """Bounds of a captured step are multiples of it: the split of the attention kernel."""
+FINE_BOUNDS = 8
+"""So many bounds up to the first that is not; above, four to each power of two."""
 
 
 class ResidentRollout:
@@ -87,7 +90,7 @@ class ResidentRollout:
         """Replays chunks until no row is live."""
         rows = min(round_rows(wave.num_samples), self.state.capacity.slots)
         self.state.start(rows)
-        body = _round_up(wave.longest_body)
+        body = round_bound(wave.longest_body)
         look = _Look(self.state.read(), self.step.drafts.read(), 0, 0)
         finished = 0
         snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts)
@@ -101,7 +104,7 @@ class ResidentRollout:
             drafts = self._drafts(look, rows)
             most = steps * (1 + drafts)
             furthest = min(look.counts.max_own + look.most + most, self.state.capacity.new_tokens)
-            self.step.run(StepShape(rows, _round_up(furthest), body, drafts), steps)
+            self.step.run(StepShape(rows, round_bound(furthest), body, drafts), steps)
             snapshots.take()
             look = snapshots.before_newest(look, steps, most)
             self.policy.observe(look.drafted)
@@ -212,5 +215,9 @@ class _Snapshots:
         return _Look(Counts(*counts.tolist()), DraftCounts(*drafted.tolist()), ahead, most)
 
 
-def _round_up(length: int) -> int:
-    return -(-length // SPLIT) * SPLIT
+def round_bound(length: int) -> int:
+    """The bound of a captured step that covers `length`: few shapes, little to skip."""
+    grain = SPLIT
+    while length > FINE_BOUNDS * grain:
+        grain *= 2
+    return -(-length // grain) * grain

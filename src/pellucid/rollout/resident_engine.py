@@ -17,6 +17,7 @@ from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
+from pellucid.rollout.arena import KVStore
 from pellucid.rollout.drafts import DraftPolicy
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.memory import KV_MEMORY_FRAC, free_bytes
@@ -26,6 +27,12 @@ from pellucid.rollout.stop_table import StopTable
 from pellucid.rollout.waves import Wave, plan_waves
 
 log = logging.getLogger(__name__)
+
+OTHER_STEPS = 3
+"""Captured steps kept beside the one in use: evaluations sample in other ways than training, and in
+other numbers."""
+OTHER_BYTES = 2**30
+"""What they may hold beside keys and values: part of what `train.memory_plan` leaves alone."""
 
 
 class ResidentEngine:
@@ -47,7 +54,9 @@ class ResidentEngine:
         self.kv_limit, self.is_shared = kv_limit, is_shared
         self.drafted = DraftPolicy(drafts)
         """Says what drafts brought: `drafted.counts.per_row_step`."""
-        self._step: ResidentStep | None = None
+        self._store: KVStore | None = None
+        self._steps: list[ResidentStep] = []
+        """In the order of their last use."""
         self._tables: dict[tuple[str, ...], NDArray[np.int16] | None] = {}
 
     @property
@@ -72,7 +81,8 @@ class ResidentEngine:
         progress: ProgressFn | None = None,
     ) -> list[list[Completion]]:
         """Completions in the order of the requests; see `InProcessEngine.generate`."""
-        step, waves = self._prepare(requests, params)
+        store, steps, waves = self._prepare(requests, params)
+        step = steps[-1]
         rollout = ResidentRollout(
             self.model,
             self.tokenizer,
@@ -83,7 +93,7 @@ class ResidentEngine:
             policy=self.drafted,
         )
         completions = rollout.run(waves, progress)
-        self._step = step
+        self._store, self._steps = store, steps
         return completions
 
     def suspend(self) -> None:
@@ -91,25 +101,27 @@ class ResidentEngine:
         again; captured steps stay, unless this device cannot keep addresses without memory. Only
         where the engine was made `is_shared`.
         """
-        if not self.is_shared or self._step is None:
+        if not self.is_shared or self._store is None:
             return
-        if self._step.arena.can_suspend:
-            self._step.arena.suspend()
+        if self._store.can_suspend:
+            self._store.suspend()
         else:
             self.release()
 
     def release(self) -> None:
         """Gives back keys, values and captured steps; the next call makes them anew."""
-        self._step = None
+        self._store, self._steps = None, []
 
     def _prepare(
         self, requests: Sequence[Request], params: SamplingParams
-    ) -> tuple[ResidentStep, list[Wave]]:
+    ) -> tuple[KVStore, list[ResidentStep], list[Wave]]:
+        """Memory, the steps that lie in it, of which the last serves this call, and its waves."""
         # While a call runs nothing is kept: if it fails, what it leaves may hold NaN.
-        spare, self._step = self._step, None
+        store, steps = self._store, self._steps
+        self.release()
         weight = self.model.head.weight
-        kept = spare.arena.held_bytes if spare is not None else 0
-        free = free_bytes(weight.device) + kept
+        held = store.held_bytes if store is not None else 0
+        free = free_bytes(weight.device) + held
         # A limit leaves room for all else.
         budget = int(KV_MEMORY_FRAC * free) if self.kv_limit is None else min(free, self.kv_limit)
         waves, size = plan_waves(
@@ -129,11 +141,20 @@ class ResidentEngine:
             vocab=self.model.spec.vocab_size,
             stop_states=0 if table is None else len(table),
         )
-        if spare is not None and spare.fits(self.model, params, size, capacity):
-            spare.arena.resume()
-            return spare, waves
-        del spare  # gives its memory back first
-        return ResidentStep(self.model, params, size, capacity, is_shared=self.is_shared), waves
+        needed = size.num_bytes(self.model.spec, weight.element_size())
+        if store is None or needed > store.num_bytes or not _has_room(store, budget):
+            steps.clear()
+            del store  # gives its memory back first
+            store = KVStore(needed, weight.device, is_shared=self.is_shared)
+        store.resume()
+        fitting = [step for step in steps if step.fits(self.model, params, size, capacity)]
+        # The smallest: one made for larger calls is that of an evaluation.
+        step = min(fitting, key=lambda s: s.arena.num_bytes, default=None)
+        kept = _worth_keeping([other for other in steps if other is not step])
+        steps.clear()  # what is not kept gives its memory back first
+        fitting.clear()
+        step = step or ResidentStep(self.model, params, size, capacity, store)
+        return store, [*kept, step], waves
 
     def _table(self, params: SamplingParams) -> NDArray[np.int16] | None:
         """Transitions of the stop strings [states, V]; None: there are none, or no table can be
@@ -149,6 +170,22 @@ class ResidentEngine:
                     stops,
                 )
         return self._tables.get(stops)
+
+
+def _has_room(store: KVStore, budget: int) -> bool:
+    """Whether a store can have its memory again: others may hold more than when it was lent."""
+    return not store.is_suspended or store.num_bytes <= budget
+
+
+def _worth_keeping(steps: Sequence[ResidentStep]) -> list[ResidentStep]:
+    """Those used last, as far as number and bytes allow, in the same order."""
+    kept: list[ResidentStep] = []
+    for step in reversed(steps):
+        if len(kept) == OTHER_STEPS:
+            break
+        if sum(s.num_bytes for s in kept) + step.num_bytes <= OTHER_BYTES:
+            kept.append(step)
+    return kept[::-1]
 
 
 def supports(spec: ModelSpec) -> bool:

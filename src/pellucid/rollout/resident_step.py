@@ -8,7 +8,8 @@ heads, K head dimension.
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple, Protocol
+from dataclasses import fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,25 +23,14 @@ from pellucid.kernels.rope import rotate_append
 from pellucid.model.rope import Rotation
 from pellucid.model.transformer import Decoder
 from pellucid.records import SamplingParams
-from pellucid.rollout.arena import ArenaSize, KVArena
+from pellucid.rollout.arena import ArenaSize, KVArena, KVStore
+from pellucid.rollout.captured import CapturedSteps, StepShape
 from pellucid.rollout.drafts import DraftRows
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.loop_state import LoopState
-from pellucid.rollout.sampling import Sampler
+from pellucid.rollout.sampling import BLOCK, Sampler
 
 log = logging.getLogger(__name__)
-
-
-class StepShape(NamedTuple):
-    """What is fixed in a captured step."""
-
-    rows: int
-    own: int
-    """Bound on the own positions of every live row, the new one included."""
-    body: int
-    """Bound on the prompt bodies."""
-    drafts: int = 0
-    """Tokens drafted a row (`rollout.drafts`): `own` bounds them too."""
 
 
 class Draw(Protocol):
@@ -50,7 +40,8 @@ class Draw(Protocol):
 
 
 class ResidentStep:
-    """The step, the arena and the state it works on, and the shapes captured so far."""
+    """The step, the arena and the state it works on, and the shapes captured so far, for one way of
+    sampling."""
 
     def __init__(
         self,
@@ -58,22 +49,21 @@ class ResidentStep:
         params: SamplingParams,
         size: ArenaSize,
         capacity: Capacity,
-        *,
-        is_shared: bool = False,
+        store: KVStore,
     ) -> None:
-        """`is_shared`: the arena can give its memory back between two calls."""
+        """`store`: where keys and values lie; other steps may use it in turns with this one."""
         weight = model.head.weight.detach()
         self.model, self.params = model, params
         self.device = weight.device
-        self.arena = KVArena(
-            model.spec, size, dtype=weight.dtype, device=weight.device, is_shared=is_shared
-        )
+        self.arena = KVArena(model.spec, size, weight.dtype, store)
         self.state = LoopState.sized(capacity, weight.device)
         self.drafts = DraftRows.create(weight.device)
         widest = max(size.slots, len(self.drafts.token))
         self.draw, can_capture = new_draw(weight, params, widest)
-        self._graphs: dict[StepShape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        """Captured steps, each with the rotation table that it reads."""
+        # Truncation takes float32 logits, and weights of the same size.
+        a_row = 8 * len(weight) if is_truncated(params) else 8 * len(weight) // BLOCK
+        self._draw_bytes = widest * a_row
+        self.captured = CapturedSteps()
         self._weights = _addresses(model)
         self._can_capture = self.device.type == "cuda" and can_capture
         self._exact = model.exact
@@ -96,6 +86,16 @@ class ResidentStep:
             and self.state.capacity.vocab == capacity.vocab
             and self.arena.fits(size, model.head.weight)
         )
+
+    @property
+    def num_bytes(self) -> int:
+        """What it holds beside keys and values: the loop's state and what it draws with."""
+        state = sum(
+            getattr(self.state, f.name).nbytes
+            for f in fields(self.state)
+            if isinstance(getattr(self.state, f.name), Tensor)
+        )
+        return state + self._draw_bytes
 
     def run(self, shape: StepShape, num_steps: int) -> None:
         """Advances all live rows by `num_steps` tokens, or more where drafts come true, without
@@ -126,14 +126,10 @@ class ResidentStep:
     def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
         """The captured step; None, for good, where capture fails."""
         table = self.model.rotation().table
-        if shape in self._graphs:
-            graph, captured = self._graphs[shape]
-            # A longer table has the same rotations at other addresses: the old one still serves
-            # where it covers all that this shape can reach.
-            if captured.shape[1] >= min(shape.body + shape.own, table.shape[1]):
-                return graph
+        found = self.captured.find(shape, table)
+        if found is not None:
+            return found
         graph = torch.cuda.CUDAGraph()
-        pool = next(iter(self._graphs.values()))[0].pool() if self._graphs else None
         # Kernels are compiled and libraries set up by a step outside the capture. Afterwards the
         # rows are put back; what it wrote to the arena and to the outputs, the real step writes
         # again.
@@ -145,7 +141,7 @@ class ResidentStep:
                 self._step(shape)
             torch.cuda.current_stream().wait_stream(stream)
             self._put_back(saved)
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=self.captured.pool()):
                 self._step(shape)
         except RuntimeError as error:
             log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
@@ -153,7 +149,7 @@ class ResidentStep:
             torch.cuda.current_stream().wait_stream(stream)
             self._put_back(saved)
             return None
-        self._graphs[shape] = graph, table
+        self.captured.put(shape, graph, table)
         return graph
 
     def _put_back(self, saved: list[Tensor]) -> None:
@@ -170,10 +166,15 @@ def _addresses(model: Decoder) -> list[int]:
     return [parameter.data_ptr() for parameter in model.parameters()]
 
 
+def is_truncated(params: SamplingParams) -> bool:
+    """Whether top-k or top-p leaves anything out."""
+    return bool(params.top_k) or params.top_p < 1
+
+
 def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> tuple[Draw, bool]:
     """Draws from hidden states with the output head [V, D], and whether a graph can hold it: fused
     unless the distribution is truncated, which takes all its logits."""
-    if not params.top_k and params.top_p >= 1:
+    if not is_truncated(params):
         return HeadSampler(weight, temperature=params.temperature, max_rows=rows), True
     sampler = Sampler(len(weight), params, weight.device)
     return lambda hidden, u: sampler(float32_logits(hidden, weight), u), sampler.is_capturable
