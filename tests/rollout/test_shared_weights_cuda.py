@@ -145,3 +145,24 @@ def test_the_trainer_finds_the_bits_of_the_captured_rollout(
         metrics = updater.update(sequences, step=number)
         assert metrics["mismatch_max"] == 0.0, "with gradients, too"
     assert engine._resident._steps[-1].captured.graphs
+
+
+def test_captured_steps_survive_an_evaluation_and_lent_memory() -> None:
+    model = make_model()
+    engine = InProcessEngine(model, Numbers(), slots=64, kv_limit=2**30, is_shared=True)
+    params = SamplingParams(max_new_tokens=40)
+    evaluation = SamplingParams(max_new_tokens=60, temperature=0.6, top_p=0.9)
+    measured = engine.generate(REQUESTS, evaluation, seed=5)  # the larger one makes the memory
+    first = engine.generate(REQUESTS, params, seed=3)
+    step = engine._resident._steps[-1]
+    graphs = dict(step.captured.graphs)
+    for _ in range(2):
+        engine.suspend()
+        assert engine.generate(REQUESTS, evaluation, seed=5) == measured
+        engine.suspend()
+        poison = torch.full((1 << 28,), float("nan"), device=DEVICE)
+        del poison
+        assert engine.generate(REQUESTS, params, seed=3) == first
+        assert engine._resident._steps[-1] is step
+        assert step.captured.graphs == graphs
+    assert graphs
