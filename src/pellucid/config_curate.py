@@ -68,9 +68,16 @@ class TeacherConfig(Section):
         return value.rstrip("/")
 
 
-class EditorConfig(TeacherConfig):
-    """A teacher that edits samples (paper, B.3.2), in this order."""
+class EditorConfig(Section):
+    """A teacher that edits samples (paper, B.3.2), in the order given here: a program or a model.
 
+    Example: `teacher = { summarise = true, endpoint = { base_url = "…/v1", model = "…" } }`
+    """
+
+    name: str | None = None
+    """A teacher that is a program and needs no network: `bilingual`."""
+    endpoint: TeacherConfig | None = None
+    """A teacher that is a model."""
     rewrite: bool = False
     """Rewrite the thinking as natural first-person thought."""
     translate: bool = False
@@ -82,6 +89,8 @@ class EditorConfig(TeacherConfig):
 
     @model_validator(mode="after")
     def _does_something(self) -> EditorConfig:
+        if (self.name is None) == (self.endpoint is None):
+            raise ValueError("give either name, a program, or endpoint, a model")
         if not (self.rewrite or self.translate or self.summarise):
             raise ValueError("set rewrite, translate or summarise to true, or leave teacher out")
         return self

@@ -103,8 +103,8 @@ class ChatEndpoint:
             key = os.environ.get(config.key_env, "").strip()
             if not key:
                 raise ConfigError(
-                    f"{what}.key_env names {config.key_env}, which is not set: export the key, "
-                    "then run the same command"
+                    f"the {what}'s key_env names {config.key_env}, which is not set: export the "
+                    "key, then run the same command"
                 )
             self._headers["Authorization"] = f"Bearer {key}"
         self._opener = urllib.request.build_opener(_NoRedirects)
@@ -153,8 +153,8 @@ class ChatEndpoint:
             first = next(iter(failures.values()))
             raise EndpointError(
                 f"{len(failures)} of {len(asks)} requests to the {self.what} failed "
-                f"({first.failure}): run the same command to ask for those alone, or set "
-                f'{self.what}.on_failure to "drop"'
+                f"({first.failure}): run the same command to ask for those alone, or set its "
+                'on_failure to "drop"'
             )
         return [self._answers.get(digest) or failures[digest] for digest in digests]
 

@@ -97,8 +97,10 @@ def test_tokens_are_kept_as_sampled_only_where_the_text_stays() -> None:
             template="r1-chat",
             gold="4",
             grader="integer",
+            problem_id="t/0",
         )
     ]
+    assert changed.examples[0].problem == sampled("").problem
     # Another prefill: the sampled tokens would begin at another place.
     moved = make_examples([sampled("<think>\nx</think>y")], TEMPLATES["chat"], CHAT)
     assert moved.examples[0].token_ids is None

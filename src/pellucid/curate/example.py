@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pellucid.artifacts import atomic_write_bytes, canonical_json
 from pellucid.curate.candidate import Candidate
 from pellucid.curate.reply import Reply, convert, read_reply, write_reply
 from pellucid.errors import DataError
-from pellucid.records import Verdict
+from pellucid.records import Problem, ProblemKind, Verdict
 from pellucid.tasks.templates import Template
 
 GENERAL = "general"
@@ -44,8 +44,24 @@ class CuratedExample:
     """As sampled; None where the text was changed or never sampled."""
     language: str = "en"
     gold: str = ""
-    """Of sampled ones, with `grader`: what a rival arm's answers are judged by."""
+    """Of sampled ones, as the fields below: what another answer to them is graded by."""
     grader: str = "open"
+    family: str = ""
+    problem_id: str = ""
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that was sampled; of general data, one that nothing grades."""
+        is_general = self.kind == GENERAL
+        return Problem(
+            id=self.problem_id or self.id,
+            question=self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"],
+            gold=self.gold,
+            grader=self.grader,
+            family=self.family,
+            language=self.language,
+            kind="helpful" if is_general else cast("ProblemKind", self.kind),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON that `from_dict` reads."""
@@ -115,6 +131,8 @@ def make_examples(candidates: Sequence[Candidate], source: Template, target: Tem
                 language=problem.language,
                 gold=problem.gold,
                 grader=problem.grader,
+                family=problem.family,
+                problem_id=problem.id,
             )
         )
     return Made(examples, changed, len(candidates) - len(examples))
