@@ -2,6 +2,7 @@
 
 import os
 
+from pellucid.cli import set_environment
 from pellucid.pipeline.workbench import usable_cores
 
 
@@ -11,3 +12,15 @@ def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
     assert usable_cores() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
+
+
+def test_what_torch_reads_is_set_unless_a_person_has_set_it():
+    fresh: dict[str, str] = {}
+    set_environment(fresh)
+    assert fresh["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert int(fresh["GOMP_SPINCOUNT"]) < 300_000
+    for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
+        mine = {name: "expandable_segments:False", "GOMP_SPINCOUNT": "7"}
+        again = dict(mine)
+        set_environment(again)
+        assert again == mine

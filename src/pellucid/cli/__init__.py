@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import typer
 
@@ -53,6 +53,10 @@ app.command()(run.doctor)
 SPIN_COUNT = "3000"
 """How long an idle OpenMP thread spins before it sleeps, in GNU's loops. Its own 300,000 make a
 step of the demo ten times slower as soon as anything else wants one of the cores."""
+ALLOCATOR = "expandable_segments:True"
+"""How torch cuts the memory of a GPU: blocks that grow in place. Packs differ in size from step to
+step, and of blocks of fixed sizes torch held half as much again as was in use. Memory of captured
+graphs lies in pools of its own and is never moved or given back while a graph lives."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """One command to its exit code. Errors of the code itself keep their traceback."""
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read once, when torch loads
+    set_environment(os.environ)
     try:
         code = app(args=arguments, prog_name="pellucid", standalone_mode=False)
     except _UsageError as error:
@@ -84,6 +88,13 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:  # newer typers return it, older ones raise Abort
         return _fail(code, "continue with the same command", label="interrupted")
     return code if isinstance(code, int) else 0
+
+
+def set_environment(environment: MutableMapping[str, str]) -> None:
+    """What torch and its libraries read once, when they load; what a person set stays."""
+    environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:  # the older name of the same variable
+        environment.setdefault("PYTORCH_ALLOC_CONF", ALLOCATOR)
 
 
 def _fail(code: int, message: str, label: str = "error") -> int:
