@@ -101,6 +101,10 @@ class RolloutConfig(Section):
     """Sequences decoded at once; finished ones are replaced from the queue. "auto": on a GPU as
     many as the memory holds, see `pellucid plan`; elsewhere 512.
     """
+    drafts: int = Field(default=0, ge=0, le=7)
+    """On a GPU, tokens guessed a sample and step once few samples are left, and verified together;
+    they change no token. 0: none.
+    """
     resample_limit: int = Field(default=0, ge=0)
     """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems.
     0: off.

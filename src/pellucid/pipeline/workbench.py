@@ -59,6 +59,7 @@ def open_run_workbench(
             slots=DEFAULT_SLOTS if config.rollout.slots == AUTO else config.rollout.slots,
             kv_limit=memory.kv_limit if memory is not None else None,
             is_shared=memory is not None and memory.is_time_shared,
+            drafts=config.rollout.drafts,
         ),
         device=device,
         device_name=describe_device(device, threads),
