@@ -1,5 +1,7 @@
 """Packs carry exactly the tokens, targets and per-token facts of their sequences."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,6 +39,18 @@ def test_a_pack_is_hand_readable() -> None:
     wide = (pack.token_ids, pack.targets, pack.sequence, pack.completion_lengths)
     assert {t.dtype for t in wide} == {torch.int64}
     assert {t.dtype for t in (pack.advantages, pack.rollout_logprobs)} == {torch.float32}
+
+
+def test_advantages_of_tokens_are_added_to_their_sequences() -> None:
+    own = replace(FIRST, token_advantages=(0.25, 0.0, -1.0))
+    pack = build_pack([[own, SIBLING], [OTHER]], "cpu")
+    assert pack.advantages.tolist() == [0.75, 0.5, -0.5, -0.5, -1.0, -1.0]
+    assert pack.advantages.dtype == torch.float32
+
+
+def test_a_pack_wants_an_advantage_for_every_token_or_none() -> None:
+    with pytest.raises(AssertionError, match="every completion token has its advantage"):
+        build_pack([[replace(FIRST, token_advantages=(1.0, 2.0))]], "cpu")
 
 
 def test_a_lone_one_token_prompt_has_no_body() -> None:

@@ -229,6 +229,39 @@ def test_sequences_without_advantage_change_nothing_but_the_denominator() -> Non
     assert metrics["trained_tokens"] == sum(len(s.completion_ids) for s in sequences)
 
 
+@pytest.mark.parametrize("loss", ["clip", "cispo", "gspo"])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_constant_advantages_of_tokens_are_the_advantage_of_the_sequence_to_the_last_bit(
+    loss: str, beta: float
+) -> None:
+    config = make_config(loss=loss, beta=beta, tokens_per_pack=16, minibatches=2)
+    sequences = make_sequences()
+    by_token = [
+        replace(s, advantage=0.0, token_advantages=(s.advantage,) * len(s.completion_ids))
+        for s in sequences
+    ]
+    expected, got = weights_after(config, sequences), weights_after(config, by_token)
+    assert all(torch.equal(expected[n], got[n]) for n in expected)
+    start = dict(make_model().named_parameters())
+    assert not all(torch.equal(start[n], got[n]) for n in got)
+
+
+def test_an_advantage_raises_the_probability_of_its_token_alone() -> None:
+    [sequence] = make_sequences(5)[4:]
+    num_tokens = len(sequence.completion_ids)
+    assert num_tokens > 1
+    one = replace(sequence, advantage=0.0, token_advantages=(0.0,) * (num_tokens - 1) + (1.0,))
+    model = make_model()
+    config = make_config(lr=1e-3)
+    updater = PolicyUpdater(model, config, resolve(config.algo))
+    [before] = updater.logprobs([one], model)
+    updater.update([one], step=1)
+    [after] = updater.logprobs([one], model)
+    rise = (after - before).tolist()
+    assert rise[-1] > 0
+    assert rise[-1] > max(abs(r) for r in rise[:-1])
+
+
 def test_weights_keep_their_addresses_and_bfloat16_weights_follow_float32_masters() -> None:
     model = make_model(torch.bfloat16)
     addresses = {n: p.data_ptr() for n, p in model.named_parameters()}

@@ -40,7 +40,7 @@ class TokenBatch:
     ref_logprobs: Tensor | None
     """[T] float32: under the reference; None where beta is 0."""
     advantages: Tensor
-    """[T] float32: the advantage of the token's sequence."""
+    """[T] float32: of each token; the same for all of a sequence where rewards are of the whole."""
     sequence: Tensor
     """[T] int64: which sequence a token belongs to, in [0, num_sequences)."""
     lengths: Tensor

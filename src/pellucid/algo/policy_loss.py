@@ -64,7 +64,8 @@ def gspo(
     (2507.18071).
 
     Each token carries its sequence's loss, so that `sequence-mean` gives the paper's objective and
-    gradient. All tokens of a sequence have to be in the same call.
+    gradient. All tokens of a sequence have to be in the same call. Advantages that differ within a
+    sequence act as their mean, up to clipping, since all its tokens share one ratio.
     """
     log_ratio = policy_logprobs - old_logprobs
     # float64 and index_put: sums over a sequence come out the same on every run, on CPU (serial for

@@ -52,6 +52,14 @@ class TrainSequence:
     rollout_logprobs: tuple[float, ...]
     """Log-probability of each completion token when it was sampled."""
     advantage: float
+    """Of the whole completion."""
+    token_advantages: tuple[float, ...] = ()
+    """Of each completion token, added to `advantage`; empty where there is none of its own."""
+
+    @property
+    def has_advantage(self) -> bool:
+        """Whether any token is pushed up or down; without, only a KL term trains on it."""
+        return self.advantage != 0.0 or any(self.token_advantages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +87,7 @@ class Pack(TokenPack):
     completion_lengths: Tensor
     """[C] int64: completion length of that sequence."""
     advantages: Tensor
-    """[C] float32."""
+    """[C] float32: of the sequence, and of the token where it has its own."""
     rollout_logprobs: Tensor
     """[C] float32."""
     num_sequences: int
@@ -149,7 +157,9 @@ def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device |
     members = [s for group in groups for s in group]
     counts = np.array([len(s.completion_ids) for s in members])
     logprobs = _flat((s.rollout_logprobs for s in members), np.float32)
-    advantages = np.array([s.advantage for s in members], dtype=np.float32)
+    advantages = np.repeat(np.array([s.advantage for s in members], dtype=np.float32), counts)
+    if any(s.token_advantages for s in members):
+        advantages = advantages + _flat((_own_advantages(s) for s in members), np.float32)
     assert len(logprobs) == len(tokens.targets), "every completion token has its log-probability"
     return Pack(
         token_ids=tokens.token_ids,
@@ -157,10 +167,18 @@ def build_pack(groups: Sequence[Sequence[TrainSequence]], device: torch.device |
         targets=tokens.targets,
         sequence=upload(np.repeat(np.arange(len(members)), counts), device),
         completion_lengths=upload(np.repeat(counts, counts), device),
-        advantages=upload(np.repeat(advantages, counts), device),
+        advantages=upload(advantages, device),
         rollout_logprobs=upload(logprobs, device),
         num_sequences=len(members),
     )
+
+
+def _own_advantages(sequence: TrainSequence) -> tuple[float, ...]:
+    """One of each token."""
+    num_tokens = len(sequence.completion_ids)
+    own = sequence.token_advantages or (0.0,) * num_tokens
+    assert len(own) == num_tokens, "every completion token has its advantage"
+    return own
 
 
 def _by_prompt(sequences: Sequence[PromptAndCompletion]) -> list[list[int]]:

@@ -117,7 +117,7 @@ class PolicyUpdater:
             "max_tokens": self.config.rollout.max_new_tokens,
         }
         has_kl = self.reference is not None
-        kept = [i for i, s in enumerate(sequences) if has_kl or s.advantage != 0.0]
+        kept = [i for i, s in enumerate(sequences) if has_kl or s.has_advantage]
         sequences = [sequences[i] for i in kept]
         if isinstance(denominator, list):
             denominator = [denominator[i] for i in kept]
