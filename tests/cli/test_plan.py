@@ -10,7 +10,8 @@ from pellucid.config import AUTO
 from pellucid.config_io import load_recipe
 from pellucid.data.load import load_problems
 from pellucid.errors import ConfigError
-from pellucid.pipeline.plan import settle
+from pellucid.pipeline.plan import longest_prompt, settle
+from pellucid.records import Problem
 from pellucid.tasks.templates import get_template
 
 
@@ -47,6 +48,54 @@ def test_json_has_bytes_choices_and_seconds(recipe, capsys):
     assert report["seconds"]["step"] == pytest.approx(
         sum(s for name, s in report["seconds"].items() if name != "step")
     )
+
+
+def test_an_older_gpu_gets_its_memory_planned_and_no_time_of_kernels_it_lacks(recipe, capsys):
+    assert run_command(["plan", recipe, "--device-name", "A100", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bytes"]["peak"] > 0
+    assert report["seconds"] is None
+    assert any("the host leads decoding" in note for note in report["notes"])
+
+
+def test_log_probabilities_of_the_rollout_save_a_pass(recipe, capsys):
+    def training_seconds(*more):
+        options = ["--device-name", "H200", "--json", "--set", "algo.beta=0", *more]
+        options += ["--set", "train.minibatches=4"]
+        assert run_command(["plan", recipe, *options]) == 0
+        return json.loads(capsys.readouterr().out)["seconds"]["training"]
+
+    fewer = training_seconds("--set", "algo.old_logprobs=rollout")
+    assert fewer == pytest.approx(training_seconds() * 3 / 4)
+
+
+class Counting:
+    """Counts a question's tokens by the digits in it: its letters say nothing."""
+
+    def __init__(self):
+        self.count = 0
+
+    def prompt_ids(self, question, tokenizer):
+        self.count += 1
+        return (0,) * (int(question.split()[0]) + 1)
+
+
+@pytest.mark.parametrize(("rare", "expected"), [(False, 500), (True, 999)])
+def test_the_longest_prompt_is_found_among_many(rare, expected, monkeypatch):
+    monkeypatch.setattr("pellucid.pipeline.plan.ALL_TRIED", 1000)
+    texts = [f"{7 if rare else number % 500} {'x' * (number % 500)}" for number in range(3000)]
+    if rare:  # many short questions of many tokens, one of them of the most
+        texts[:1500] = ["900"] * 1499 + ["998"]
+    problems = [
+        Problem(id=str(n), question=text, gold="", grader="math") for n, text in enumerate(texts)
+    ]
+    few, many = Counting(), Counting()
+    assert longest_prompt(problems[:900], few, None) == max(
+        int(t.split()[0]) + 1 for t in texts[:900]
+    )
+    assert few.count == 900
+    assert longest_prompt(problems, many, None) == expected
+    assert many.count == (3250 if rare else 250)
 
 
 def test_weights_are_not_needed(recipe, tmp_path, capsys):

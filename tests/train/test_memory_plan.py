@@ -268,6 +268,8 @@ def test_step_time_grows_with_length_and_with_passes():
     assert 1.2 < whole.decode_s / (2 * 494e6 * 524288 / 790e12) < 6
     twice = predict(make_job(minibatches=4), plan, peaks, 512)
     assert twice.training_s == pytest.approx(whole.training_s * 4 / 3)
+    sampled = predict(make_job(minibatches=4, recomputes_old=False), plan, peaks, 512)
+    assert sampled.training_s == pytest.approx(whole.training_s)
 
 
 def test_devices_are_known_by_part_of_their_name():

@@ -6,7 +6,8 @@ for a GPU that is not here. Neither reads weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -32,10 +33,13 @@ from pellucid.train.memory_plan import GIB, Job, MemoryPlan, choose_plan
 from pellucid.train.step_time import PEAKS, DevicePeaks, StepTime, peaks_of, predict
 
 DEFAULT_TOKENS_PER_PACK = 8192
+ALL_TRIED = 20_000
+"""Up to so many prompts are all counted in tokens before any work: a second or two."""
 LONGEST_TRIED = 50
-"""Of so many of the longest questions the prompts are counted in tokens before any work."""
+"""Of more, those of so many of the longest questions, where they tell."""
 TYPICAL_TRIED = 200
-"""Of so many problems the prompts are counted for their mean length."""
+"""Of so many problems the prompts are counted for their mean length, and to see whether the longest
+questions do tell."""
 ASSUMED_PROMPT = 256
 """Tokens of a prompt where its tokenizer or its data are not here."""
 CHOICES = ("slots", "tokens_per_pack", "checkpointed_blocks")
@@ -74,14 +78,24 @@ def settle(
 
 
 def longest_prompt(problems: Sequence[Problem], template: Template, tokenizer: Tokenizer) -> int:
-    """Tokens of the longest prompt, as far as the longest questions tell."""
+    """Tokens of the longest prompt. Of very many prompts only a part is counted, unless a random
+    sample shows that the longest questions are not those of most tokens.
+    """
+
+    def most(some: Iterable[Problem]) -> int:
+        return max(len(template.prompt_ids(p.question, tokenizer)) for p in some)
+
+    if len(problems) <= ALL_TRIED:
+        return most(problems)
     by_length = sorted(problems, key=lambda p: len(p.question), reverse=True)
-    return max(len(template.prompt_ids(p.question, tokenizer)) for p in by_length[:LONGEST_TRIED])
+    longest = most(by_length[:LONGEST_TRIED])
+    typical = random.Random(0).sample(by_length[LONGEST_TRIED:], TYPICAL_TRIED)
+    return longest if most(typical) <= longest else most(problems)
 
 
 def job_of(config: RunConfig, outline: Outline, prompt_tokens: int) -> Job:
     """What of a recipe takes memory. Raises ConfigError where it exceeds the model's context."""
-    context = outline.spec.max_context
+    context, objective = outline.spec.max_context, resolve_objective(config.algo)
     check_fit(prompt_tokens, config.rollout.max_new_tokens, context)
     return Job(
         spec=outline.spec,
@@ -91,7 +105,8 @@ def job_of(config: RunConfig, outline: Outline, prompt_tokens: int) -> Job:
         prompt_tokens=prompt_tokens,
         max_new_tokens=config.rollout.max_new_tokens,
         minibatches=config.train.minibatches,
-        has_reference=resolve_objective(config.algo).has_reference,
+        has_reference=objective.has_reference,
+        recomputes_old=objective.old_logprobs == "recompute",
         slots=None if config.rollout.slots == AUTO else config.rollout.slots,
         tokens_per_pack=(
             None if config.train.tokens_per_pack == AUTO else config.train.tokens_per_pack
@@ -200,6 +215,8 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
         )
     notes: list[str] = []
     name, free, peaks = _device(config, options, notes)
+    if peaks is not None and not peaks.has_rollout_kernels:
+        notes.append(f"no step time: on {name} the host leads decoding, slower and not exact")
     outline = read_outline(resolve(trained_or_given(config.model), has_weights=False))
     longest, mean = _prompts(config, options, outline, notes)
     job = job_of(config, outline, longest)
@@ -220,7 +237,11 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
         free=free,
         mean_length=mean_length,
         mean_prompt=mean,
-        time=None if peaks is None else predict(typical, memory, peaks, mean_length),
+        time=(
+            predict(typical, memory, peaks, mean_length)
+            if peaks is not None and peaks.has_rollout_kernels
+            else None
+        ),
         notes=tuple(notes),
     )
 

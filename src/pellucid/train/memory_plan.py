@@ -44,6 +44,8 @@ class Job:
     max_new_tokens: int
     minibatches: int = 1
     has_reference: bool = False
+    recomputes_old: bool = True
+    """Several minibatches: the policy scores all samples before the first update."""
     slots: int | None = None
     """Set by hand; None: as many as fit."""
     tokens_per_pack: int | None = None

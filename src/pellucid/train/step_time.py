@@ -23,13 +23,19 @@ class DevicePeaks:
     bytes_per_s: float
     memory: int
     """Bytes free on an empty device."""
+    has_rollout_kernels: bool = True
+    """Hopper and later: `kernels.available.hopper_ready`."""
 
 
 PEAKS = (
     DevicePeaks(name="H200", flops=790e12, bytes_per_s=4.3e12, memory=139 * 2**30),
     DevicePeaks(name="H100", flops=790e12, bytes_per_s=3.0e12, memory=79 * 2**30),
-    DevicePeaks(name="A100", flops=260e12, bytes_per_s=1.75e12, memory=79 * 2**30),
-    DevicePeaks(name="4090", flops=160e12, bytes_per_s=0.92e12, memory=23 * 2**30),
+    DevicePeaks(
+        name="A100", flops=260e12, bytes_per_s=1.75e12, memory=79 * 2**30, has_rollout_kernels=False
+    ),
+    DevicePeaks(
+        name="4090", flops=160e12, bytes_per_s=0.92e12, memory=23 * 2**30, has_rollout_kernels=False
+    ),
 )
 """The H200 as measured; the others by the shares of their data sheets that it reached."""
 
@@ -144,7 +150,8 @@ def _training_flops(
     context = job.prompt_tokens - 1 + mean_length / 2
     forward = _forward_flops(job, fed, completion, context)
     blocks = _forward_flops(job, fed, 0, context)
-    passes = 3.0 + (1.0 if job.has_reference else 0.0) + (1.0 if job.minibatches > 1 else 0.0)
+    scores_before = job.minibatches > 1 and job.recomputes_old
+    passes = 3.0 + (1.0 if job.has_reference else 0.0) + (1.0 if scores_before else 0.0)
     return passes * forward + blocks * plan.checkpointed_blocks / job.spec.num_layers
 
 
