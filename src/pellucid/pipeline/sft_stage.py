@@ -1,0 +1,117 @@
+"""Fine-tunes a model on curated examples in a stage's folder, and exports it.
+
+Serves the cold start, rejection sampling and a student alike; a killed process goes on from the
+last checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pellucid.config import SftConfig
+from pellucid.curate.example import CuratedExample
+from pellucid.ledger import EventKind
+from pellucid.model.export import export_model
+from pellucid.pipeline.stage import StageContext
+from pellucid.pipeline.workbench import Workbench
+from pellucid.protocols import Tokenizer
+from pellucid.records import Completion, StopReason
+from pellucid.runlog import MetricsLog
+from pellucid.tasks.templates import Template, get_template
+from pellucid.train.checkpoint import Checkpoints
+from pellucid.train.sft import SftRun, SftUpdater
+from pellucid.train.sft_data import ExampleMaker, SftExample
+
+
+class Tokenized(NamedTuple):
+    """Examples as a model learns them."""
+
+    examples: list[SftExample]
+    num_as_sampled: int
+    """Their completion is the sampled tokens; that of the others is encoded text."""
+
+
+def tokenize(
+    examples: Sequence[CuratedExample], template: Template, tokenizer: Tokenizer
+) -> Tokenized:
+    """Prompts as in a rollout; sampled tokens as they were sampled, where this tokenizer has them.
+
+    Raises DataError naming an example that cannot be learnt.
+    """
+    maker = ExampleMaker(template, tokenizer)
+    made, num_as_sampled = [], 0
+    for example in examples:
+        sampled = _sampled(example, template, tokenizer)
+        if sampled is None:
+            made.append(maker.from_text(example.prompt, example.response, where=example.id))
+        else:
+            made.append(maker.from_completion(example.prompt, sampled, where=example.id))
+            num_as_sampled += 1
+    return Tokenized(made, num_as_sampled)
+
+
+def _sampled(
+    example: CuratedExample, template: Template, tokenizer: Tokenizer
+) -> Completion | None:
+    """The sampled tokens, where they still spell the response: a stop string may have ended inside
+    of a token, and a student has other tokens.
+    """
+    ids = example.token_ids
+    if ids is None or template.prefill + tokenizer.decode(ids) != example.response:
+        return None
+    return Completion(
+        sample_id=0,
+        token_ids=ids,
+        logprobs=(0.0,) * len(ids),
+        stop=StopReason.EOS,
+        text=example.response,
+    )
+
+
+def fine_tune(
+    context: StageContext, bench: Workbench, examples: Sequence[CuratedExample], config: SftConfig
+) -> None:
+    """Trains the model on the bench on all examples, and leaves it in the stage's `model/`.
+
+    Raises DataError where none fits, Interrupted after saving, NumericsError; see `SftRun`.
+    """
+    loaded, stage = bench.loaded, context.stage
+    template = get_template(examples[0].template)
+    tokenized = tokenize(examples, template, loaded.tokenizer)
+    context.progress.say(
+        f"{context.config.name}: {len(examples)} examples to learn from, "
+        f"{tokenized.num_as_sampled} of them token for token as sampled"
+    )
+    loaded.model.exact = False  # nothing is compared with a rollout
+    metrics = MetricsLog(stage.metrics, context.progress)
+    try:
+        run = SftRun(
+            config=config,
+            seed=context.seed,
+            examples=tokenized.examples,
+            updater=SftUpdater(loaded.model, config),
+            checkpoints=_checkpoints(context, config),
+            metrics=metrics,
+            should_stop=context.should_stop,
+        )
+        with context.progress.task("fine-tuning", run.num_steps, "steps") as tick:
+            run.train(tick)
+    finally:
+        metrics.close()
+    shutil.rmtree(stage.model, ignore_errors=True)  # of a process killed while it finished
+    export_model(loaded.model, loaded.tokenizer, stage.model)
+
+
+def _checkpoints(context: StageContext, config: SftConfig) -> Checkpoints:
+    def damaged(line: str) -> None:
+        context.note(EventKind.ARTEFACT_DAMAGED, artefact=line)
+        context.progress.say(f"damaged, not used: {line}")
+
+    return Checkpoints(
+        context.stage,
+        keep=config.keep_checkpoints,
+        on_save=lambda step: context.note(EventKind.CHECKPOINT_SAVED, step=step),
+        on_damage=damaged,
+    )
