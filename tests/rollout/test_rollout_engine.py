@@ -270,3 +270,10 @@ def test_calls_that_share_a_captured_step_share_the_table_of_rotations() -> None
                 context = decoded_context(longest, new, is_cuda=is_cuda)
                 assert context >= longest + new - 1
                 assert by_shape.setdefault(shape, context) == context
+
+
+def test_what_must_be_exact_is_not_served_by_the_host(model, tokenizer) -> None:
+    params = SamplingParams(max_new_tokens=4, stop=("xyz",))
+    engine = InProcessEngine(model, tokenizer, must_be_exact=True)
+    with pytest.raises(UserError, match=r"cannot follow the stop strings \('xyz',\)"):
+        engine.generate(requests(), params, seed=0)

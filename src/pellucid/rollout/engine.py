@@ -48,11 +48,13 @@ class InProcessEngine:
         kv_limit: int | None = None,
         is_shared: bool = False,
         drafts: int = 0,
+        must_be_exact: bool = False,
     ) -> None:
         """`slots`: sequences decoded at once; on CUDA fewer if the memory does not hold them.
         `kv_limit`: bytes that keys and values may take there. `is_shared`: `suspend` lends their
         memory to others. `drafts`: tokens guessed a row and step once few rows are left (0: none),
         where the loop is on the device; they do not change what is drawn from the same logits.
+        `must_be_exact`: refuse what only the host can lead, rather than serve it inexactly.
         """
         if slots < 1:
             raise UserError(f"the engine needs at least 1 slot, not {slots}: set rollout.slots")
@@ -60,7 +62,7 @@ class InProcessEngine:
         self.tokenizer = tokenizer
         self.slots = slots
         self._spare: DecodeStep | None = None
-        self._is_shared = is_shared
+        self._is_shared, self._must_be_exact = is_shared, must_be_exact
         self._resident = self._new_resident(kv_limit)
         self.drafts = drafts
         self.refresh()
@@ -112,8 +114,8 @@ class InProcessEngine:
         """Completions in the order of `requests` and of their `sample_ids`; `on_group` gets those
         of each request that has samples, as they end.
 
-        Raises UserError where a prompt is empty or does not fit the model's context, NumericsError
-        where logits are not finite.
+        Raises UserError where a prompt is empty or does not fit the model's context, or exactness
+        was asked for in vain, NumericsError where logits are not finite.
         """
         self._check(requests, params)
         if not any(request.sample_ids for request in requests):
@@ -130,6 +132,11 @@ class InProcessEngine:
                     if on_group is not None and group:
                         on_group(index, group)
                 return done
+            if self._must_be_exact:
+                raise UserError(
+                    f"exact = true, but the device cannot follow the stop strings {params.stop} "
+                    'with this tokenizer: set exact = "auto", or choose a template without them'
+                )
             return self._generate_plainly(requests, params, seed, progress, on_group)
 
     def _generate_plainly(
