@@ -60,6 +60,7 @@ def open_run_workbench(
             kv_limit=memory.kv_limit if memory is not None else None,
             is_shared=memory is not None and memory.is_time_shared,
             drafts=config.rollout.drafts,
+            must_be_exact=config.exact is True,
         ),
         device=device,
         device_name=describe_device(device, threads),
