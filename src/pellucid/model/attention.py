@@ -5,6 +5,9 @@ Shapes: T tokens, N sequences.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from pellucid.model.shared_attention import SharedPromptAttention
@@ -15,7 +18,14 @@ class PackedCausal(SharedPromptAttention):
     tokens: samples of one empty body.
     """
 
-    def __init__(self, lengths: Tensor) -> None:
-        """`lengths` [N]: tokens of each sequence, their sum is T. On the device of the tokens."""
-        super().__init__([0], [lengths.tolist()], lengths.device)
+    def __init__(
+        self, lengths: Sequence[int] | Tensor, device: torch.device | str | None = None
+    ) -> None:
+        """`lengths` [N]: tokens of each sequence, their sum is T; those of a tensor on a device are
+        waited for. `device` of the tokens; None: that of `lengths`.
+        """
+        if isinstance(lengths, Tensor):
+            device = lengths.device if device is None else device
+            lengths = lengths.tolist()
+        super().__init__([0], [lengths], "cpu" if device is None else device)
         self.longest = self.context

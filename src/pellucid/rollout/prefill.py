@@ -9,12 +9,15 @@ Shapes: R layers, T tokens, J key/value heads, K head dimension, L prompt tokens
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pellucid.model.attention import PackedCausal
 from pellucid.model.rope import Rotation
+from pellucid.model.shared_attention import upload
 from pellucid.model.transformer import Decoder
 from pellucid.records import Request
 from pellucid.rollout.arena import KVArena, PrefillAttention
@@ -58,7 +61,7 @@ class PromptStore:
     def _prefill(self, batch: list[int]) -> None:
         prompts = [self.requests[r].prompt_ids[:-1] for r in batch]
         lengths = [len(p) for p in prompts]
-        flat = torch.tensor([t for p in prompts for t in p], dtype=torch.int64, device=self.device)
+        flat = _flat(prompts, self.device)
         spec = self.model.spec
         if len(flat) == 0:
             shape = (spec.num_layers, 0, spec.num_kv_heads, spec.head_dim)
@@ -66,7 +69,7 @@ class PromptStore:
             keys, values = empty, empty
         else:
             full = [n for n in lengths if n]
-            attend = _Recorder(PackedCausal(torch.tensor(full, device=self.device)))
+            attend = _Recorder(PackedCausal(full, self.device))
             self.model(flat, attend)
             keys, values = torch.stack(attend.keys), torch.stack(attend.values)
         for r, k, v in zip(batch, keys.split(lengths, 1), values.split(lengths, 1), strict=True):
@@ -89,14 +92,19 @@ class _Recorder:
 
 
 def prefill_bodies(model: Decoder, arena: KVArena, requests: Sequence[Request]) -> None:
-    """Runs the bodies of all prompts and stores their keys and values end to end."""
-    first = 0
+    """Runs the bodies of all prompts and stores their keys and values end to end; waits for
+    nothing."""
+    first, device = 0, arena.own.device
     for bodies in _batches([r.prompt_ids[:-1] for r in requests]):
-        lengths = torch.tensor([len(body) for body in bodies])
-        packed = PackedCausal(lengths.to(arena.own.device))
-        flat = torch.tensor([t for body in bodies for t in body])
-        model(flat.to(arena.own.device), PrefillAttention(arena, packed, first))
+        packed = PackedCausal([len(body) for body in bodies], device)
+        flat = _flat(bodies, device)
+        model(flat, PrefillAttention(arena, packed, first))
         first += len(flat)
+
+
+def _flat(prompts: Sequence[tuple[int, ...]], device: torch.device) -> Tensor:
+    """All tokens, one prompt after another [T] int64, without waiting for the device."""
+    return upload(np.fromiter(chain.from_iterable(prompts), np.int64), device)
 
 
 def _batches(bodies: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
