@@ -139,7 +139,8 @@ def _edited(
 
 def _says(text: str, answer: str) -> bool:
     """Whether an answer stands in a text, not as a part of a longer number or word."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) is not None
+    pattern = rf"(?<!\w)(?<!\d[.,]){re.escape(answer)}(?!\w)(?![.,]\d)"
+    return re.search(pattern, text) is not None
 
 
 def _refilter(
