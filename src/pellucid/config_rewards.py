@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from pellucid.config import Fraction, NonNegative, PositiveInt, Section, SftConfig
+from pellucid.config import (
+    Fraction,
+    NonNegative,
+    PositiveInt,
+    Section,
+    SftConfig,
+    TaskEntry,
+)
 from pellucid.config_curate import TeacherConfig
 
+EMBEDDED = "embedded"
+"""Among sources: the templated answers of the task `smalltalk`, good and bad by construction."""
 SAMPLED = "sampled"
-"""Among sources: answers of the start model itself."""
+"""Among sources: answers of the start model, judged or labelled."""
 
 
 class RewardTrainConfig(SftConfig):
@@ -31,15 +40,15 @@ class RewardTrainConfig(SftConfig):
 
 
 class JudgeConfig(Section):
-    """Who compares two answers, and when a pair is decided.
+    """Who compares two answers, and when a pair is decided (paper, Methods).
 
-    Either `name`, a judge that is a program, or `teacher`, a model that is asked in the format of
-    Arena-Hard.
+    Example: `judge = { endpoint = { base_url = "…/v1", model = "…" } }`
     """
 
     name: str | None = None
-    """`smalltalk`: the rules of the embedded general prompts."""
-    teacher: TeacherConfig | None = None
+    """A judge that is a program and needs no network: `smalltalk`."""
+    endpoint: TeacherConfig | None = None
+    """A judge that is a model, asked in the format of Arena-Hard."""
     judgments: int = Field(default=4, ge=2)
     """Per pair, an even number: half of them with the answers in swapped positions."""
     min_margin: NonNegative = 1.0
@@ -47,8 +56,8 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _one_judge(self) -> JudgeConfig:
-        if (self.name is None) == (self.teacher is None):
-            raise ValueError("give a judge either by name or as a teacher, not both")
+        if (self.name is None) == (self.endpoint is None):
+            raise ValueError("give either name, a program, or endpoint, a model")
         if self.judgments % 2:
             raise ValueError(f"judgments = {self.judgments} cannot be split evenly over positions")
         return self
@@ -57,37 +66,45 @@ class JudgeConfig(Section):
 class RewardDataConfig(Section):
     """Where one reward model's data comes from, and what it is measured on."""
 
-    sources: tuple[str, ...] = Field(default=(SAMPLED,), min_length=1)
-    """Each `sampled` (answers of the start model, judged) or a file that
-    `pellucid.data.preferences` reads: plain JSON lines, HH-RLHF, RM-Bench, JudgeBench.
+    sources: tuple[str, ...] = Field(default=(EMBEDDED,), min_length=1)
+    """Each `embedded`, `sampled` (answers of the start model) or a file that
+    `pellucid.data.preferences` reads, as it is named or below data_dir.
     """
     measure_on: tuple[str, ...] = ()
     """More held-out files, never learnt: RM-Bench, JudgeBench, …"""
-    limit: int | None = Field(default=None, ge=1)
-    """Use at most so many rows of each file."""
+    limit: int = Field(default=2000, ge=2)
+    """Most examples of a source."""
     held_out: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the prompts kept for measuring accuracy."""
+    prompts: PositiveInt = 256
+    """Prompts that the start model is asked for `sampled`."""
+    samples: int = Field(default=4, ge=1)
+    """Answers to each of them."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_new_tokens: PositiveInt = 256
 
 
 class HelpfulConfig(RewardDataConfig):
-    """Pairs for the helpful reward model."""
+    """Pairs for the helpful reward model. Of a prompt's samples, the first is compared with the
+    second, the third with the fourth, and so on: no answer is in two pairs.
+    """
 
+    samples: int = Field(default=4, ge=2)
+    tasks: tuple[TaskEntry, ...] = Field(default=(TaskEntry(name="smalltalk"),), min_length=1)
+    """Prompts for `sampled`."""
     max_length_gap: Fraction = 0.05
-    """Chosen and rejected summaries may differ in mean length by this share; pairs are dropped
-    until they do. The paper asks for "comparable" lengths and gives no number. 1: off.
+    """Chosen and rejected answers may differ in mean length by this share; pairs are dropped until
+    they do. The paper asks for "comparable" lengths and gives no number. 1: off.
     """
 
 
 class SafetyConfig(RewardDataConfig):
-    """Labelled responses for the safety reward model."""
+    """Labelled responses for the safety reward model. Samples are labelled by the program
+    `smalltalk`; labels of people come in files.
+    """
 
-
-class CandidatesConfig(Section):
-    """Answers of the start model that are judged or labelled."""
-
-    prompts: PositiveInt = 256
-    """General prompts that are asked."""
-    samples: int = Field(default=4, ge=2)
-    """Answers to each; a helpful prompt gives `samples // 2` disjoint pairs."""
-    temperature: float = Field(default=1.0, gt=0.0)
-    max_new_tokens: PositiveInt = 256
+    tasks: tuple[TaskEntry, ...] = Field(
+        default=(TaskEntry(name="smalltalk-safety"), TaskEntry(name="smalltalk")), min_length=1
+    )
+    """Prompts for `sampled`."""

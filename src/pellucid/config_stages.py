@@ -21,7 +21,6 @@ from pellucid.config import (
     EvalConfig,
     Fraction,
     ModelConfig,
-    NonNegative,
     PositiveInt,
     RewardConfig,
     RolloutConfig,
@@ -37,7 +36,13 @@ from pellucid.config_curate import (
     RejectFilterConfig,
     ReviewConfig,
     SelectRule,
-    TeacherConfig,
+)
+from pellucid.config_rewards import (
+    SAMPLED,
+    HelpfulConfig,
+    JudgeConfig,
+    RewardTrainConfig,
+    SafetyConfig,
 )
 
 BASE = "base"
@@ -47,15 +52,9 @@ BASE = "base"
 class StageConfig(Section):
     """What every stage has. `kind` says which it is and comes first in the recipe."""
 
-    name: str
+    kind: str
+    name: str = ""
     """Folder and reference; default: the kind."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_after_its_kind(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "name" not in value and "kind" in value:
-            return {**value, "name": value["kind"]}
-        return value
 
     @field_validator("name")
     @classmethod
@@ -65,6 +64,13 @@ class StageConfig(Section):
                 'must be lower-case letters, digits and hyphens, and not "base" (it names a folder)'
             )
         return value
+
+    @model_validator(mode="after")
+    def _named_after_its_kind(self) -> StageConfig:
+        """Behind all checks: what runs before them takes the strictness of JSON away."""
+        if not self.name:
+            object.__setattr__(self, "name", self.kind)  # frozen only from here on
+        return self
 
     def references(self) -> dict[str, str]:
         """Field -> name of the stage, or `base`, that this one builds on."""
@@ -227,50 +233,27 @@ class RejectConfig(CurateStageConfig):
 # Reward models
 
 
-class JudgeConfig(TeacherConfig):
-    """A teacher that compares two answers, in the format of Arena-Hard (paper, Methods)."""
-
-    judgments: PositiveInt = 4
-    """Per pair, with swapped positions."""
-    min_margin: NonNegative = 1.0
-    """Pairs whose mean judgment is not beyond this are left out."""
-
-
-class PreferenceConfig(Section):
-    """Where one reward model's data comes from."""
-
-    source: str = "embedded"
-    """`embedded`, a JSON-lines file, or `sampled`: pairs of the start model's answers, judged."""
-    limit: int | None = Field(default=None, ge=1)
-    held_out: Fraction = 0.1
-    """Share kept for measuring accuracy."""
-
-
-class RewardTrainConfig(Section):
-    """Training of both reward models (paper, Methods: batch 256, 6e-6, one epoch, 8,192 tokens)."""
-
-    epochs: PositiveInt = 1
-    batch: PositiveInt = 256
-    """Pairs, or labelled responses, per optimiser step."""
-    learning_rate: float = Field(default=6e-6, gt=0.0)
-    warmup_fraction: Fraction = 0.03
-    max_tokens: PositiveInt = 8192
-    tokens_per_pack: PositiveInt = 8192
-    weight_decay: NonNegative = 0.0
-    grad_clip: float = Field(default=1.0, gt=0.0)
-    checkpoint_every: PositiveInt = 50
-    keep_checkpoints: PositiveInt = 2
-
-
 class RewardModelsConfig(StageConfig):
     """A helpful (pairwise) and a safety (pointwise) reward model on the decoder of `start`."""
 
     kind: Literal["reward-models"]
     start: str = "cold-start"
-    helpful: PreferenceConfig | None = PreferenceConfig()
-    safety: PreferenceConfig | None = PreferenceConfig()
+    helpful: HelpfulConfig | None = HelpfulConfig()
+    safety: SafetyConfig | None = SafetyConfig()
     judge: JudgeConfig | None = None
+    """Needed where `helpful` learns from samples."""
     train: RewardTrainConfig = RewardTrainConfig()
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> RewardModelsConfig:
+        if self.helpful is None and self.safety is None:
+            raise ValueError("leave helpful or safety in: a stage without both makes nothing")
+        if self.helpful is not None and SAMPLED in self.helpful.sources and self.judge is None:
+            raise ValueError(
+                "helpful learns from samples, which must be judged: give judge a name or an "
+                "endpoint, or take other sources"
+            )
+        return self
 
 
 # Distillation
@@ -328,6 +311,10 @@ class PipelineConfig(Section):
     """Prompt template of the base, and of stages that start from it and name none."""
     data_dir: str | None = None
     """Folder of downloaded data sets; default: the user's cache."""
+    math_verify: bool = True
+    """Evaluations ask math-verify where the strict grader finds no match."""
+    keep_checkpoints: bool = False
+    """Keep the checkpoints of finished stages, from which nothing continues."""
     eval: EvalConfig = EvalConfig()
     """Measured on the base and on every stage's model: the stage table. A suite without template
     is asked with that of the model's own stage.
