@@ -25,7 +25,7 @@ def _seeded():
 def programs(request, monkeypatch):
     count = 1 if request.param == "a program a row" else 1000
     monkeypatch.setitem(attention.TUNING, "own", {"programs": count})
-    monkeypatch.setitem(attention.TUNING, "prompt", {"programs": count})
+    monkeypatch.setitem(attention.TUNING, "prompt", {"programs": count, "turns": 2 * count})
 
 
 @pytest.mark.usefixtures("programs")
@@ -73,9 +73,9 @@ def test_a_row_s_bits_depend_on_nothing_else(monkeypatch):
     assert torch.equal(attend(rows, SMALL, max_own=1100, max_prompt=700), expected)
     for row in (0, 1, 4):
         assert torch.equal(attend(rows, SMALL, torch.tensor([row])), expected[row : row + 1])
-    for own, prompt in ((1, 1000), (10, 1), (1000, 1)):
+    for own, prompt, turns in ((1, 1000, 1), (10, 1, 3), (1000, 1, 1000)):
         monkeypatch.setitem(attention.TUNING, "own", {"programs": own})
-        monkeypatch.setitem(attention.TUNING, "prompt", {"programs": prompt})
+        monkeypatch.setitem(attention.TUNING, "prompt", {"programs": prompt, "turns": turns})
         assert torch.equal(attend(rows, SMALL, max_own=1100), expected)
 
 

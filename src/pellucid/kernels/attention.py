@@ -32,6 +32,8 @@ PROGRAMS = 1024
 would only be splits without a position, or parts to store and merge."""
 PROMPT_PROGRAMS = 96
 """Programs of the prompt kernel from which none of its splits needs one of its own."""
+TURN_PROGRAMS = 512
+"""Programs of the prompt kernel up to which the groups of a tile are shared out among several."""
 FORKS = True
 """Whether few rows' own and prompt kernels run side by side, on two streams. For measurements: it
 does not change a bit."""
@@ -40,8 +42,9 @@ ROW_TILE = 16
 
 TUNING: dict[str, dict[str, int]] = {"own": {}, "prompt": {}, "merge": {}}
 """Overrides for measurements: num_warps of all three, num_stages and programs (see the constants
-above) of "own" and "prompt", STAGES of "merge". Warps belong to the arithmetic, as a sum is split
-among them: change them for all launches or none. Nothing else here changes a bit."""
+above) of "own" and "prompt", turns (TURN_PROGRAMS) of "prompt", STAGES of "merge". Warps belong to
+the arithmetic, as a sum is split among them: change them for all launches or none. Nothing else
+here changes a bit."""
 
 
 class KeySource(NamedTuple):
@@ -253,8 +256,10 @@ def _run_prompt(
     members, padded = prompt_tile(call.q, call.num_kv)
     splits = triton.cdiv(max_prompt, SPLIT.value)
     is_fused = stored.planes < splits
-    tiles = triton.cdiv(call.rows, members)
-    prompt_kernel[(tiles * call.num_kv, 1 if is_fused else splits)](
+    tiles = triton.cdiv(call.rows, members) * call.num_kv
+    most = TUNING["prompt"].get("turns", TURN_PROGRAMS)
+    turns = min(members, max(1, most // tiles))
+    prompt_kernel[(tiles, 1 if is_fused else splits, turns)](
         call.q,
         prompt.k,
         prompt.v,
@@ -323,7 +328,7 @@ def own_options(head_dim: int, *, is_fused: bool) -> dict[str, Any]:
 
 
 def prompt_options(head_dim: int) -> dict[str, Any]:
-    tuned = {name: n for name, n in TUNING["prompt"].items() if name != "programs"}
+    tuned = {name: n for name, n in TUNING["prompt"].items() if name not in ("programs", "turns")}
     return {"num_warps": 8, "num_stages": 3} | tuned
 
 

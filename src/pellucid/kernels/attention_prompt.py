@@ -1,10 +1,11 @@
 """Attention of rows to the prompts they share: adjacent siblings read a prompt once together.
 
-A program serves a tile of MEMBERS adjacent rows for one KV head and one split. It goes through the
-distinct groups in its tile, the next being the least id above the present one, and multiplies all
-the tile's queries with that group's keys, but keeps the result of its members alone: so a group is
-computed as if no other were there. Every product has a multiple of 64 rows whatever B is: the same
-instructions, the same bits.
+A tile of MEMBERS adjacent rows has a program for each KV head, split and turn. A program goes
+through the distinct groups in its tile in the order of their ids, takes every `turns`-th from its
+own turn on, and multiplies all the tile's queries with that group's keys, but keeps the result of
+its members alone: so a group is computed as if no other were there. Every product has a multiple of
+64 rows whatever B is: the same instructions, the same bits. Siblings need one turn; without turns
+the few rows at the end of a rollout, each of another group, would wait for one another.
 
 Shapes: B rows, H query heads, J key/value heads, G = H / J, K head dimension.
 """
@@ -27,6 +28,14 @@ def _groups_of(group, length, row, rows, first):
     keys = tl.load(length + row, mask=row < rows, other=0)
     ids = tl.load(group + row, mask=row < rows, other=NOBODY)
     return tl.where(keys > first, ids, NOBODY), keys
+
+
+@triton.jit
+def _skip(current, ids, count):
+    """The id that comes `count` distinct ids after the present one, NOBODY behind the last."""
+    for _ in range(count):
+        current = tl.min(tl.where(ids > current, ids, NOBODY), 0)
+    return current
 
 
 @triton.jit
@@ -61,7 +70,7 @@ def prompt_kernel(
     MEMBERS: tl.constexpr, HEADS: tl.constexpr, FUSED: tl.constexpr,
     PRECISION: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
-    """Grid (tiles of rows * J, splits): stores the parts of the splits that have a position.
+    """Grid (tiles of rows * J, splits, turns): stores the parts of the splits that have a position.
     HEADS is G padded to a power of two; `scale` has log2(e) in it."""
     if PDL:
         take_turn()
@@ -69,7 +78,7 @@ def prompt_kernel(
     first = tl.program_id(1) * SPLIT
     members = tile * MEMBERS + tl.arange(0, MEMBERS)
     ids, keys = _groups_of(group, length, members, rows, first)
-    current = tl.min(ids, 0)
+    current = _skip(tl.min(ids, 0), ids, tl.program_id(2))
     if current == NOBODY:
         return
     starts = tl.load(start + members, mask=members < rows, other=0)
@@ -111,4 +120,4 @@ def prompt_kernel(
         # and take no registers from the accumulators before.
         local = member * H + head + tl.minimum(keys_here, 0)
         store_part(weighted, stats, result, local, dims, is_real, all_top, all_total, all_acc, K)
-        current = tl.min(tl.where(ids > current, ids, NOBODY), 0)
+        current = _skip(current, ids, tl.num_programs(2))

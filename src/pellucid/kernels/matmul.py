@@ -2,8 +2,8 @@
 
 cuBLAS picks its algorithm, and with it the order of additions, by the number of rows; then a token
 decoded in a batch of 64 and the same token in a training pack differ in the last bits. Here the
-order never depends on that number: no split along the summed dimension, one block length along it
-for each dtype, and tiles of at least 64 rows with masked ones, so that the same tensor-core
+order never depends on that number: no split along the summed dimension, which is gone through from
+first to last, and tiles of at least 64 rows with masked ones, so that the same tensor-core
 instructions run for one row as for thousands (see "Defeating Nondeterminism in LLM Inference",
 Thinking Machines Lab, 2025).
 
@@ -26,7 +26,12 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from pellucid.kernels.launch import pdl, take_turn
 
 BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
-"""Length of a block along D: with it the order of additions is fixed, so it is by dtype alone."""
+"""Length of a block along D. Tensor cores add it to the sum 16 at a time, so that theirs may be
+longer; the arithmetic of float32 and of the interpreter adds a block as a whole."""
+LONG_BLOCK_K = 128
+"""Of the tiles for few rows on tensor cores: half as many waits for memory and for the product."""
+LONG_ROWS = 128
+"""Rows up to which those tiles were measured, and are chosen."""
 
 GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
@@ -52,6 +57,8 @@ class Tile(NamedTuple):
     num_stages: int
     per_sm: int
     """Programs that fit into the shared memory of one multiprocessor of Hopper."""
+    is_long: bool = False
+    """Blocks of LONG_BLOCK_K along D."""
 
 
 TILES = (
@@ -62,6 +69,8 @@ TILES = (
     Tile(64, 64, 4, 5, 2),
     Tile(64, 32, 4, 6, 2),
 )
+LONG_TILES = (Tile(64, 64, 4, 5, 1, True), Tile(64, 32, 4, 5, 1, True))
+"""Chosen among with the others where there are few rows; Hopper's only."""
 SMALL_TILES = TILES[4:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
 
@@ -140,11 +149,12 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
     out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
     if not out.numel():
         return out
-    num_sms, tiles = device_tiles(x.device, x.dtype)
-    tile = tile or choose_tile(num_rows, num_outputs, width, num_sms, tiles)
-    block_k = BLOCK_K[x.dtype]
+    if tile is None:
+        tiles = device_tiles(x.device, x.dtype, num_rows <= LONG_ROWS)
+        tile = choose_tile(num_rows, num_outputs, width, num_sms(x.device), tiles)
+    block_k = LONG_BLOCK_K if tile.is_long else BLOCK_K[x.dtype]
     num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
-    _matmul_kernel[(min(num_tiles, num_sms * tile.per_sm),)](
+    _matmul_kernel[(min(num_tiles, num_sms(x.device) * tile.per_sm),)](
         TensorDescriptor.from_tensor(copyable(x), [tile.m, block_k]),
         TensorDescriptor.from_tensor(copyable(weight), [tile.n, block_k]),
         out if bias is None else bias.contiguous(), out, num_rows, num_outputs, width,
@@ -163,23 +173,33 @@ def choose_tile(
 
     def cycles(tile: Tile) -> float:
         num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
-        # For each element along D: 2048 multiply-adds a cycle, or 32 bytes a cycle out of L2.
-        a_step = max(tile.m * tile.n / 2048, (tile.m + tile.n) * 2 / 32)
+        # For each element along D: 2048 multiply-adds a cycle, or 32 bytes a cycle out of L2, 48 in
+        # long blocks.
+        a_step = max(tile.m * tile.n / 2048, (tile.m + tile.n) * 2 / (48 if tile.is_long else 32))
         return triton.cdiv(num_tiles, num_sms) * (width * a_step + 1500)
 
     return min(tiles, key=cycles)
 
 
 @functools.cache
-def device_tiles(device: torch.device, dtype: torch.dtype) -> tuple[int, tuple[Tile, ...]]:
-    """(number of multiprocessors, tiles that fit into their registers and shared memory)."""
-    tiles = (FLOAT32_TILE,) if dtype == torch.float32 else TILES
+def device_tiles(device: torch.device, dtype: torch.dtype, has_few_rows: bool) -> tuple[Tile, ...]:
+    """Tiles that fit into registers and shared memory."""
+    if dtype == torch.float32:
+        return (FLOAT32_TILE,)
     if device.type != "cuda":
-        return 2, tiles  # Triton's interpreter: any number will do.
+        return TILES
     properties = torch.cuda.get_device_properties(device)
-    if dtype != torch.float32 and properties.shared_memory_per_block_optin < 227 * 1024:
-        tiles = SMALL_TILES
-    return properties.multi_processor_count, tiles
+    if properties.shared_memory_per_block_optin < 227 * 1024:
+        return SMALL_TILES
+    return TILES + LONG_TILES if has_few_rows and properties.major == 9 else TILES
+
+
+@functools.cache
+def num_sms(device: torch.device) -> int:
+    """Multiprocessors; in Triton's interpreter any number will do."""
+    if device.type != "cuda":
+        return 2
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def copyable(matrix: Tensor) -> Tensor:
