@@ -16,7 +16,7 @@ from pellucid.data.registry import DATASETS, Dataset
 from pellucid.data.store import default_data_dir, read_split
 from pellucid.errors import DataError
 from pellucid.records import Problem
-from pellucid.tasks import PROCEDURAL
+from pellucid.tasks import PROCEDURAL, procedural
 from pellucid.tasks.lookup import lookup
 
 # Commands that only set type, brackets around formulas. Operators stay: 7 - 3 is not 7 + 3.
@@ -127,9 +127,11 @@ def check(name: str, *, data_dir: Path | str | None = None, seed: int = 0) -> Da
     DataError: unknown name, data missing or altered.
     """
     root = Path(data_dir) if data_dir else default_data_dir()
-    lookup({**DATASETS, **PROCEDURAL}, name, "data set or task", DataError)
-    if name in PROCEDURAL:
-        generated = {s: PROCEDURAL[name](s, n, seed) for s, n in DEFAULT_COUNT.items()}
+    task = procedural(name)
+    if task is None:
+        lookup({**DATASETS, **PROCEDURAL}, name, "data set or task", DataError)
+    else:
+        generated = {s: task(s, n, seed) for s, n in DEFAULT_COUNT.items()}
         return DataReport(
             name=name,
             title="generated from a seed",

@@ -13,7 +13,7 @@ from pellucid.errors import DataError
 from pellucid.records import Problem
 from pellucid.rewards import check_gold
 from pellucid.rewards.table import OPEN
-from pellucid.tasks import PROCEDURAL
+from pellucid.tasks import PROCEDURAL, procedural
 from pellucid.tasks.lookup import lookup
 
 DEFAULT_COUNT = {"train": 10_000, "test": 500}
@@ -61,11 +61,12 @@ def load(
     seed: int = 0,
 ) -> Loaded:
     """`load_problems` together with the rows that were refused."""
-    lookup({**DATASETS, **PROCEDURAL}, name, "data set or task", DataError)
-    if name in PROCEDURAL:
+    task = procedural(name)
+    if task is not None:
         lookup(DEFAULT_COUNT, split, f"split of {name}", DataError)
-        problems = PROCEDURAL[name](split, limit or DEFAULT_COUNT[split], seed)
+        problems = task(split, limit or DEFAULT_COUNT[split], seed)
     else:
+        lookup({**DATASETS, **PROCEDURAL}, name, "data set or task", DataError)
         dataset = DATASETS[name]
         folder = (Path(data_dir) if data_dir else default_data_dir()) / name
         problems = read_split(folder, dataset, dataset.split(split))

@@ -10,8 +10,10 @@ from pellucid.records import Problem, Score, Verdict
 from pellucid.rewards.code import grade_code_problem, read_tests
 from pellucid.rewards.countdown import grade_countdown, read_puzzle
 from pellucid.rewards.exact import can_read
+from pellucid.rewards.gym import grade_gym, read_entry
 from pellucid.rewards.math import grade_math_problem
 from pellucid.rewards.second import can_parse
+from pellucid.rewards.sequence import grade_sequence, read_sequence
 from pellucid.rewards.simple import (
     grade_choice,
     grade_exact,
@@ -39,10 +41,17 @@ GRADERS: dict[str, GraderFn] = {
     "countdown": grade_countdown,
     "choice": grade_choice,
     "code": grade_code_problem,
+    "sequence": grade_sequence,
+    "reasoning-gym": grade_gym,
     OPEN: grade_open,
 }
 
-_READERS: dict[str, Callable[[str], object]] = {"countdown": read_puzzle, "code": read_tests}
+_READERS: dict[str, Callable[[str], object]] = {
+    "countdown": read_puzzle,
+    "code": read_tests,
+    "sequence": read_sequence,
+    "reasoning-gym": read_entry,
+}
 """How structured golds are read: a ValueError says why one cannot be."""
 
 

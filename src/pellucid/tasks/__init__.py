@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from pellucid.records import Problem
-from pellucid.tasks import arithmetic, bilingual, chain, countdown, smalltalk
+from pellucid.tasks import (
+    arithmetic,
+    bilingual,
+    boolean,
+    chain,
+    countdown,
+    gym,
+    knights,
+    smalltalk,
+    sorting,
+)
 
 ProblemsFn = Callable[[str, int, int], list[Problem]]
 """(split, count, seed) -> problems, a prefix of any longer list. Splits share no structure."""
@@ -14,7 +25,17 @@ PROCEDURAL: dict[str, ProblemsFn] = {
     "chain": chain.problems,
     "arithmetic": arithmetic.problems,
     "countdown": countdown.problems,
+    "knights": knights.problems,
+    "sorting": sorting.problems,
+    "boolean": boolean.problems,
     "bilingual": bilingual.problems,
     "smalltalk": smalltalk.helpful_problems,
     "smalltalk-safety": smalltalk.safety_problems,
 }
+
+
+def procedural(name: str) -> ProblemsFn | None:
+    """The task of that name, also one of reasoning-gym; None where it is no procedural task."""
+    if name.startswith(gym.PREFIX):
+        return functools.partial(gym.problems, name)
+    return PROCEDURAL.get(name)

@@ -1,0 +1,79 @@
+"""Problems of reasoning-gym, scored by the package itself.
+
+Gold: `{"dataset": name, "seed": s, "index": i, "answer": text}`. The entry is generated again, so
+that its scorer sees what it made and not a copy that went through JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from pellucid.errors import DataError
+from pellucid.records import Problem, Score, Verdict
+from pellucid.rewards.extract import extract_answer
+from pellucid.rewards.simple import verdict_of
+from pellucid.tasks.gym import make_dataset, make_entry
+
+METHOD = "reasoning-gym"
+MAX_CHARS = 4000
+"""Longer answers are wrong unread."""
+
+
+class Entry(NamedTuple):
+    """What the gold says."""
+
+    dataset: str
+    seed: int
+    index: int
+    answer: str | None
+
+
+def read_entry(gold: str) -> Entry:
+    """Raises ValueError where the gold is not of the form above."""
+    try:
+        entry = Entry(**json.loads(gold))
+    except (ValueError, TypeError) as error:
+        raise ValueError('gold must be JSON {"dataset", "seed", "index", "answer"}') from error
+    if not isinstance(entry.dataset, str) or not all(
+        type(n) is int and n >= 0 for n in (entry.seed, entry.index)
+    ):
+        raise ValueError("dataset of the gold must be a name, seed and index whole numbers")
+    return entry
+
+
+def grade_gym(problem: Problem, response: str) -> Score:
+    """Correct where the package's scorer gives full marks; partial ones are in the detail."""
+    answer = extract_answer(response)
+    if answer is None:
+        return Score(verdict=Verdict.UNPARSABLE, method=METHOD)
+    if len(answer) > MAX_CHARS:
+        detail = f"longer than {MAX_CHARS} characters"
+        return Score(verdict=Verdict.WRONG, extracted=answer, method=METHOD, detail=detail)
+
+    def failed(reason: str) -> Score:
+        return Score(verdict=Verdict.ERROR, extracted=answer, method=METHOD, detail=reason)
+
+    try:
+        gold = read_entry(problem.gold)
+        scorer = make_dataset(gold.dataset, gold.seed)
+        entry = make_entry(gold.dataset, gold.seed, gold.index)
+    except (ValueError, DataError) as error:
+        return failed(str(error))
+    if entry["answer"] != gold.answer:
+        return failed("another version of reasoning-gym made this problem")
+    try:
+        value = float(scorer.score_answer(answer, entry))
+    except Exception as error:  # noqa: BLE001 - foreign code on a model's text: any type comes
+        return Score(
+            verdict=Verdict.WRONG,
+            extracted=answer,
+            method=METHOD,
+            detail=f"its scorer raised {type(error).__name__}",
+        )
+    return Score(
+        verdict=verdict_of(value >= 1.0),
+        extracted=answer,
+        method=METHOD,
+        detail="" if value in (0.0, 1.0) else f"scored {value:g}",
+    )
