@@ -136,7 +136,9 @@ def title(job: Job) -> str:
         "gap": f"mean log-prob gap rollout / trainer {shape}",
         "long-prompt": f"rollout {shape}, long prompt, {sizes}",
     }
-    return words[job.kind]
+    levers = "" if job.has_pdl else ", without early launch"
+    levers += f", {job.drafts} drafts" if job.drafts else ""
+    return words[job.kind] + levers
 
 
 def legend(shown: list[Measured], measured: list[Measured]) -> str:

@@ -123,6 +123,12 @@ def training_floor_s(spec: ModelSpec, counts: Counts, *, has_optimizer: bool = T
     return training_flops(spec, counts) / FLOPS_PER_S + moved / BYTES_PER_S
 
 
+def step_floor_s(spec: ModelSpec, groups: Sequence[Group]) -> float:
+    """Seconds of a whole step: the rollout and one update."""
+    counts = training_counts(groups, shares_prompts=True)
+    return rollout_floor(spec, groups).seconds + training_floor_s(spec, counts)
+
+
 def _decode_steps(groups: Sequence[Group]) -> list[tuple[int, int, int]]:
     """For each step: live rows, tokens of keys and values read, (row, token) pairs attended."""
     longest = max((max(g.completions) for g in groups), default=0)

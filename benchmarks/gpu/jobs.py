@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from workload import MIXED_LONGEST
 
@@ -12,7 +12,10 @@ Kind = Literal["rollout", "mixed", "step", "train", "gap", "long-prompt"]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
 _ROLLOUT = re.compile(r"rollout-(?P<shape>[^-]+)-(\d+)x(\d+)-(\d+)\+(\d+)")
-_OTHER = re.compile(r"(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+)")
+_OTHER = re.compile(
+    r"(?P<base>(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+))"
+    r"(-(?P<lever>nopdl|drafts(?P<drafts>[1-7])))?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +36,24 @@ class Job:
     """Tokens of a prompt."""
     new: int
     """New tokens of a sample; of a mixed job, at most so many."""
+    has_pdl: bool = True
+    """Kernels are set up while the one before still runs (`kernels/launch.py`)."""
+    drafts: int = 0
+    """Tokens guessed a row and step once few rows are left."""
 
     @property
     def rows(self) -> int:
         return self.prompts * self.group
+
+    @property
+    def is_variant(self) -> bool:
+        """The job of another name with a lever pulled, to see what it does: nothing for peers."""
+        return self.drafts > 0 or not self.has_pdl
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the process of the job is told by its environment."""
+        return {} if self.has_pdl else {"PELLUCID_PDL": "0"}
 
     @property
     def is_mixed(self) -> bool:
@@ -73,6 +90,8 @@ JOBS = (
     "rollout-7b-4x16-128+256",
     "long-prompt-1.5b",
     "gap-1.5b",
+    "mixed-0.5b-nopdl",
+    "mixed-0.5b-drafts3",
 )
 """Most important first."""
 
@@ -90,11 +109,13 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {
 
 def parse(name: str) -> Job:
     """The job of a name; ValueError with one line where there is none."""
+    levers: dict[str, Any] = {}
     if match := _ROLLOUT.fullmatch(name):
         sizes, kind = tuple(int(text) for text in match.groups()[1:]), "rollout"
     elif match := _OTHER.fullmatch(name):
         kind = match["kind"]
-        sizes = _SIZES.get(name, _SIZES[kind])
+        sizes = _SIZES.get(match["base"], _SIZES[kind])
+        levers = {"has_pdl": match["lever"] != "nopdl", "drafts": int(match["drafts"] or 0)}
     else:
         raise ValueError(f"no job is called {name!r}: see --list, or say rollout-SHAPE-PxG-L+N")
     if match["shape"] not in get_args(Shape):
@@ -110,4 +131,5 @@ def parse(name: str) -> Job:
         group=group,
         prompt=prompt,
         new=new,
+        **levers,
     )

@@ -135,7 +135,7 @@ def requests_of(job: Job, setting: Setting, limits: Sequence[int] | None = None)
 def engine_of(job: Job, model: Decoder) -> InProcessEngine:
     """Stops at real end tokens in the mixed job; elsewhere lengths are fixed and no token ends."""
     eos = tuple(i for i in EOS_IDS if i < model.spec.vocab_size) if job.is_mixed else ()
-    return InProcessEngine(model, NumberTokenizer(eos), slots=job.rows)
+    return InProcessEngine(model, NumberTokenizer(eos), slots=job.rows, drafts=job.drafts)
 
 
 def sampling(job: Job) -> SamplingParams:

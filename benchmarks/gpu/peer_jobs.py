@@ -13,9 +13,12 @@ from typing import Any
 
 import workload
 from children import records_of
+from floor import Group, rollout_floor, step_floor_s
 from jobs import Job
 from machine import UsedMemory
 from shapes import SPECS, hf_config
+
+from pellucid.model.spec import ModelSpec
 
 PEERS = Path(__file__).resolve().parent / "peers"
 TRL_MICRO = {"0.5b": (64,), "1.5b": (32,), "7b": (8,)}
@@ -26,6 +29,7 @@ def peer_records(
     jobs: Sequence[Job], arguments: argparse.Namespace, is_late: Callable[[], bool]
 ) -> Iterator[dict[str, Any]]:
     """Records of vLLM, a process a shape, and of TRL, a process a job and micro-batch."""
+    jobs = [job for job in jobs if not job.is_variant]
     for shape in dict.fromkeys(job.shape for job in jobs):
         sampled = [j for j in jobs if j.shape == shape and j.kind in ("rollout", "mixed")]
         if sampled:
@@ -62,6 +66,19 @@ def _work(job: Job, arguments: argparse.Namespace) -> dict[str, Any]:
     return {**sizes, "prompt": job.prompt, "new": job.new, "limits": limits}
 
 
+def _floor_s(spec: ModelSpec, work: dict[str, Any], *, is_step: bool) -> float:
+    """What this project's records of the job are compared with, as if no end token were drawn."""
+    size, limits = (
+        work["group"],
+        work["limits"] or [work["new"]] * (work["prompts"] * work["group"]),
+    )
+    groups = [
+        Group(prompt=work["prompt"], completions=tuple(limits[p * size : (p + 1) * size]))
+        for p in range(work["prompts"])
+    ]
+    return step_floor_s(spec, groups) if is_step else rollout_floor(spec, groups).seconds
+
+
 def _collect(
     script: str,
     shape: str,
@@ -90,6 +107,9 @@ def _collect(
                     continue
                 record.pop("record")
                 done.add((record["job"], record["who"]))
+                mine = next(j for j in work["jobs"] if j["name"] == record["job"])
+                floor_s = _floor_s(SPECS[shape], mine, is_step=script == "trl_step.py")
+                record |= {"floor_s": floor_s, "share_of_floor": floor_s / record["median_s"]}
                 yield {**record, "used_memory_bytes": memory.peak_bytes}
     for job, who in expected:
         if (job, who) not in done:

@@ -59,12 +59,15 @@ def mixed(job: Job, setting: Setting) -> dict[str, Any]:
         floor_s=floor.seconds,
         settings={
             "slots": job.rows,
+            "has_pdl": job.has_pdl,
+            "drafts": job.drafts,
             "lengths": f"lognormal, mean {mean:g}, sigma {workload.MIXED_SIGMA:g}, "
             f"clipped to [1, {job.new}], seed {workload.LENGTH_SEED}",
         },
         details={
             "mean_length": sum(lengths) / len(lengths),
             "longest": max(lengths),
+            "accepted_per_row_step": engine.accepted_per_row_step,
             "ended_by_eos": sum(n < m for n, m in zip(lengths, limits, strict=True)),
         },
     )

@@ -29,6 +29,7 @@ from shapes import SPECS
 from worker import MACHINE
 
 from pellucid.artifacts import atomic_write_json
+from pellucid.cli import set_environment
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = 1
@@ -163,7 +164,9 @@ def project_record(
         command += ["--shape", arguments.shape]
     if arguments.tokens_per_pack:
         command += ["--tokens-per-pack", str(arguments.tokens_per_pack)]
-    return result_of(command, timeout_s=arguments.timeout, environment=dict(os.environ))
+    environment = dict(os.environ) | (job.environment if job is not None else {})
+    set_environment(environment)  # as the command line does
+    return result_of(command, timeout_s=arguments.timeout, environment=environment)
 
 
 def warmups(job: Job | None) -> int:
@@ -189,8 +192,9 @@ def line_of(record: dict[str, Any]) -> str:
         parts.append(f"exact {exact.get('error') or format(exact['mean_gap'], '.2e')}")
     if "gain" in details:
         parts.append(f"gain {details['gain']:.2f} x")
-    if record.get("peak_reserved_bytes"):
-        parts.append(f"{record['peak_reserved_bytes'] / 2**30:.1f} GiB")
+    for name in ("peak_allocated_bytes", "peak_reserved_bytes", "used_memory_bytes"):
+        if record.get(name):
+            parts.append(f"{record[name] / 2**30:.1f} GiB {name.split('_')[-2]}")
     return " ".join([name, *parts])
 
 

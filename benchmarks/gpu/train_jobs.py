@@ -15,7 +15,7 @@ from floor import (
     FLOPS_PER_S,
     TRAINING_FORMULA,
     Group,
-    rollout_floor,
+    step_floor_s,
     training_counts,
     training_floor_s,
     training_flops,
@@ -144,13 +144,10 @@ def step(job: Job, setting: Setting) -> dict[str, Any]:
         }
 
     repeats = repeat(work, setting)
-    groups = groups_of(requests, completions)
-    counts = training_counts(groups, shares_prompts=True)
-    floor_s = rollout_floor(setting.spec, groups).seconds + training_floor_s(setting.spec, counts)
     return report(
         repeats,
         setting,
-        floor_s=floor_s,
+        floor_s=step_floor_s(setting.spec, groups_of(requests, completions)),
         settings={"slots": job.rows, "tokens_per_pack": setting.tokens_per_pack},
         details={"last_metrics": metrics},
     )
@@ -167,10 +164,11 @@ def gap(job: Job, setting: Setting) -> dict[str, Any]:
     if "error" not in exact:
         names = ("rollout_s", "scoring_s", "update_s", "seconds")
         details["exact_time_ratio"] = {n: exact[n] / normal[n] for n in names}
+    group = Group(prompt=job.prompt, completions=(job.new,) * job.group)
     whole = report(
         normal["repeats"],
         setting,
-        floor_s=None,
+        floor_s=step_floor_s(setting.spec, [group] * job.prompts),
         settings={"slots": job.rows, "tokens_per_pack": setting.tokens_per_pack},
         details=details,
     )

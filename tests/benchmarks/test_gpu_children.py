@@ -56,13 +56,17 @@ def arguments() -> Namespace:
 
 def test_every_job_that_a_peer_did_not_do_has_its_error(arguments, monkeypatch) -> None:
     def one_record(command, **_):
-        yield {"status": "ok", "record": True, "job": "rollout-0.5b-2x2-8+4", "who": "vllm-best"}
+        yield {
+            "status": "ok", "record": True, "job": "rollout-0.5b-2x2-8+4", "who": "vllm-best",
+            "median_s": 2.0,
+        }  # fmt: skip
         yield {"status": "failed", "error": "boom", "log_tail": []}
 
     monkeypatch.setattr("peer_jobs.records_of", one_record)
-    jobs = [run.parse(name) for name in ("rollout-0.5b-2x2-8+4", "mixed-0.5b", "gap-0.5b")]
-    got = [(r["job"], r["who"], r["status"], r.get("error")) for r in
-           peer_records(jobs, arguments, lambda: False)]  # fmt: skip
+    names = ("rollout-0.5b-2x2-8+4", "mixed-0.5b", "mixed-0.5b-nopdl", "gap-0.5b")
+    records = list(peer_records([run.parse(name) for name in names], arguments, lambda: False))
+    assert records[0]["share_of_floor"] == records[0]["floor_s"] / 2.0 > 0
+    got = [(r["job"], r["who"], r["status"], r.get("error")) for r in records]
     assert got == [
         ("rollout-0.5b-2x2-8+4", "vllm-best", "ok", None),
         ("rollout-0.5b-2x2-8+4", "vllm-rl", "failed", "boom"),
@@ -98,3 +102,18 @@ def test_the_file_is_complete_after_every_job(tmp_path, capsys) -> None:
         report.add(record)
         assert len(json.loads(report.path.read_text())["jobs"]) == number
     assert "FAILED: boom" in capsys.readouterr().out
+
+
+def test_a_job_is_told_of_its_lever_and_of_torchs_memory(arguments, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(run, "result_of", lambda command, **more: told.append(more) or {})
+    arguments.device, arguments.repeats, arguments.job_seconds = "cpu", 1, 1.0
+    arguments.tokens_per_pack, arguments.timeout = None, 1.0
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PELLUCID_PDL", raising=False)
+    for name in ("mixed-0.5b", "mixed-0.5b-nopdl"):
+        run.project_record(name, arguments, run.parse(name))
+    plain, early = (more["environment"] for more in told)
+    assert plain["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    assert "PELLUCID_PDL" not in plain
+    assert early["PELLUCID_PDL"] == "0"

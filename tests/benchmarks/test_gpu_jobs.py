@@ -1,5 +1,6 @@
 """Names of jobs, and the work every system gets."""
 
+from dataclasses import replace
 from statistics import mean
 
 import pytest
@@ -19,11 +20,29 @@ def test_every_listed_job_parses_to_itself_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["rollout-0.5b", "rollout-3b-4x16-128+256", "step-9b", "sing-7b", "rollout-7b-0x1-1+1"]
+    "name",
+    [
+        "mixed-0.5b-drafts9",
+        "mixed-0.5b-fast",
+        "rollout-0.5b",
+        "rollout-3b-4x16-128+256",
+        "step-9b",
+        "sing-7b",
+        "rollout-7b-0x1-1+1",
+    ],
 )
 def test_an_unknown_job_is_refused_with_its_name(name) -> None:
     with pytest.raises(ValueError, match=name.replace("+", r"\+")):
         parse(name)
+
+
+def test_a_lever_is_part_of_the_name_and_leaves_the_work_alone() -> None:
+    plain, early, drafted = (parse(f"mixed-0.5b{end}") for end in ("", "-nopdl", "-drafts3"))
+    assert replace(early, name=plain.name, has_pdl=True) == plain
+    assert replace(drafted, name=plain.name, drafts=0) == plain
+    assert [job.is_variant for job in (plain, early, drafted)] == [False, True, True]
+    assert [job.environment for job in (plain, early, drafted)] == [{}, {"PELLUCID_PDL": "0"}, {}]
+    assert parse("train-7b-nopdl").prompts == parse("train-7b").prompts
 
 
 def test_a_rehearsal_is_small_and_keeps_the_name() -> None:

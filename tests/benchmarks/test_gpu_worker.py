@@ -65,6 +65,7 @@ def test_training_without_optimizer_states_leaves_the_weights_alone(monkeypatch)
 
 def test_the_gap_of_a_float32_model_is_small_and_both_modes_are_reported() -> None:
     got = train_jobs.gap(parse("gap-0.5b").shrunk(), CPU)
+    assert got["share_of_floor"] == pytest.approx(got["floor_s"] / got["median_s"])
     assert 0.0 <= got["details"]["normal"]["mean_gap"] < 1e-5
     exact = got["details"]["exact"]
     assert "error" in exact or exact["max_gap"] == 0.0
