@@ -192,9 +192,11 @@ def line_of(record: dict[str, Any]) -> str:
         parts.append(f"exact {exact.get('error') or format(exact['mean_gap'], '.2e')}")
     if "gain" in details:
         parts.append(f"gain {details['gain']:.2f} x")
-    for name in ("peak_allocated_bytes", "peak_reserved_bytes", "used_memory_bytes"):
-        if record.get(name):
-            parts.append(f"{record[name] / 2**30:.1f} GiB {name.split('_')[-2]}")
+    kinds = {"peak_allocated_bytes": "in use", "peak_reserved_bytes": "reserved",
+             "used_memory_bytes": "taken"}  # fmt: skip
+    for key, word in kinds.items():
+        if record.get(key):
+            parts.append(f"{record[key] / 2**30:.1f} GiB {word}")
     return " ".join([name, *parts])
 
 

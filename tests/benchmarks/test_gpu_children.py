@@ -104,6 +104,15 @@ def test_the_file_is_complete_after_every_job(tmp_path, capsys) -> None:
     assert "FAILED: boom" in capsys.readouterr().out
 
 
+def test_a_line_names_its_job_and_all_memory() -> None:
+    record = {"job": "step-0.5b", "who": "pellucid", "status": "ok", "median_s": 6.3,
+              "tokens_per_s": 9.0, "peak_allocated_bytes": 54 * 2**30,
+              "peak_reserved_bytes": 56 * 2**30}  # fmt: skip
+    line = run.line_of(record)
+    assert line.startswith("step-0.5b")
+    assert "54.0 GiB in use 56.0 GiB reserved" in line
+
+
 def test_a_job_is_told_of_its_lever_and_of_torchs_memory(arguments, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(run, "result_of", lambda command, **more: told.append(more) or {})
