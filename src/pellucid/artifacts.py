@@ -24,6 +24,9 @@ from pellucid.errors import RunError
 SEAL_NAME = "digests.json"
 """Written last into a sealed directory: relative path -> [bytes, sha256] of every other file."""
 
+SET_ASIDE = ".before-"
+"""In the name of a stage's folder: kept, but of other values, inputs or code than the recipe's."""
+
 _TEMPORARY = ".partial-"
 
 
@@ -207,6 +210,11 @@ class StageFolder:
         return self.root.name
 
     @property
+    def stage_name(self) -> str:
+        """`zero`"""
+        return self.root.name.partition("-")[2]
+
+    @property
     def manifest(self) -> Path:
         return self.root / "manifest.json"
 
@@ -287,18 +295,26 @@ class RunFolder:
         return folder
 
     def stages(self) -> list[StageFolder]:
-        """Stages that have a folder, in order."""
-        return [StageFolder(p) for p in sorted((self.root / "stages").glob("[0-9][0-9]-*"))]
+        """Stages that have a folder, in order, without those that were set aside."""
+        folders = sorted((self.root / "stages").glob("[0-9][0-9]-*"))
+        return [StageFolder(p) for p in folders if SET_ASIDE not in p.name]
+
+    def last_model(self) -> StageFolder | None:
+        """The last stage that trained a model; None: none has yet."""
+        return next((s for s in reversed(self.stages()) if s.model.is_dir()), None)
 
 
 @contextmanager
-def open_run(path: Path, recipe: str) -> Iterator[tuple[RunFolder, bool]]:
+def open_run(
+    path: Path, recipe: str, *, may_change: bool = False
+) -> Iterator[tuple[RunFolder, bool]]:
     """Open `path` for writing by this process alone; yields the folder and whether it is continued.
 
     `recipe` is the resolved TOML text (`config_io.dump_recipe`). A fresh or empty folder is made;
-    one with the same values is continued. Raises RunError for a folder of another recipe, one that
-    is not a run, one that another process is writing, and one that cannot be written. A run that
-    failed before its stages wrote anything gives way to another recipe.
+    one with the same values is continued, and with `may_change` (pipelines, whose stages know what
+    they are made of) one with other values too. Raises RunError for a folder of another recipe, one
+    that is not a run, one that another process is writing, and one that cannot be written. A run
+    that failed before its stages wrote anything gives way to another recipe.
     """
     folder = RunFolder(path)
     with writing(path):
@@ -312,11 +328,12 @@ def open_run(path: Path, recipe: str) -> Iterator[tuple[RunFolder, bool]]:
                 f"another process is writing {path}: wait for it, or choose another --out"
             ) from None
         is_resumed = folder.recipe.exists()
-        if is_resumed and any(file.is_file() for file in path.glob("stages/**/*")):
-            _check_same_recipe(folder, recipe)
-        else:
-            if not is_resumed:
-                _check_empty(path)
+        has_work = is_resumed and any(file.is_file() for file in path.glob("stages/**/*"))
+        if has_work:
+            _check_same_recipe(folder, recipe, may_change=may_change)
+        elif not is_resumed:
+            _check_empty(path)
+        if may_change or not has_work:
             atomic_write_text(folder.recipe, recipe)
         _remove_leftovers(path)
         yield folder, is_resumed
@@ -339,12 +356,14 @@ def _remove_leftovers(path: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _check_same_recipe(folder: RunFolder, recipe: str) -> None:
+def _check_same_recipe(folder: RunFolder, recipe: str, *, may_change: bool) -> None:
     try:
         there = _flatten(tomllib.loads(folder.recipe.read_text()))
     except (OSError, ValueError) as error:
         raise RunError(f"{folder.recipe} cannot be read ({error}): choose another --out") from None
     wanted = _flatten(tomllib.loads(recipe))
+    if may_change and "stages.0.kind" in there:
+        return
     differing = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
     if differing:
         # A value that both have says more than one that a newer version added.

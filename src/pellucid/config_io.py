@@ -1,6 +1,6 @@
-"""Recipes: TOML and `--set` in, a checked `RunConfig` out, and back to resolved TOML.
+"""Recipes: TOML and `--set` in, a checked configuration out, and back to resolved TOML.
 
-Every mistake becomes one line with the dotted path, the value given and the rule or nearest key.
+A recipe with `stages` is a pipeline's. Every mistake becomes one line (see `config_errors`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,6 +20,8 @@ from pydantic.fields import FieldInfo
 import pellucid
 from pellucid.artifacts import sha256_json
 from pellucid.config import RewardConfig, RunConfig
+from pellucid.config_errors import entry_name, find_entry, item_section, one_line, section_of
+from pellucid.config_stages import PipelineConfig
 from pellucid.errors import ConfigError
 
 RECIPE_FILE = "recipe.toml"
@@ -28,11 +30,11 @@ BY_SET = "--set"
 
 _SHIPPED = Path(pellucid.__file__).parents[2] / "recipes"
 """Recipes of a source checkout, found from any working directory."""
+Recipe = RunConfig | PipelineConfig
+"""Of one stage, or of several."""
 
 
-def load_recipe(
-    path: Path | str, overrides: Sequence[str] = ()
-) -> tuple[RunConfig, dict[str, str]]:
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> tuple[Recipe, dict[str, str]]:
     """The configuration of a recipe with `a.b=c` overrides, and who set what by hand.
 
     `path` is a TOML file, a folder with a recipe.toml, or the name of a shipped recipe. The second
@@ -51,7 +53,7 @@ def load_recipe(
         key = _apply(tree, override)
         set_by_hand = {k: by for k, by in set_by_hand.items() if not f"{k}.".startswith(f"{key}.")}
         set_by_hand[key] = BY_SET
-    return parse_config(tree), set_by_hand
+    return parse_recipe(tree), set_by_hand
 
 
 def find_recipe(path: Path | str) -> Path:
@@ -70,19 +72,48 @@ def find_recipe(path: Path | str) -> Path:
     raise ConfigError(f"no recipe at {path}{hint}{there}")
 
 
+def load_run_recipe(
+    path: Path | str, overrides: Sequence[str] = ()
+) -> tuple[RunConfig, dict[str, str]]:
+    """`load_recipe` of a recipe of one stage. Raises ConfigError for a pipeline's."""
+    config, set_by_hand = load_recipe(path, overrides)
+    if isinstance(config, PipelineConfig):
+        raise ConfigError(
+            f"{path} is a recipe of several stages: this command takes one of a single stage"
+        )
+    return config, set_by_hand
+
+
 def parse_config(tree: Mapping[str, Any]) -> RunConfig:
-    """A checked configuration from nested plain values. Raises ConfigError with one line."""
+    """A checked configuration of one stage from nested plain values. Raises ConfigError with one
+    line.
+    """
+    config = _check(tree, RunConfig)
+    assert isinstance(config, RunConfig), "checked against another section"
+    return config
+
+
+def parse_recipe(tree: Mapping[str, Any]) -> Recipe:
+    """A checked configuration: a pipeline's where there are `stages`. Raises ConfigError."""
+    return _check(tree, _root_of(tree))
+
+
+def _root_of(tree: Mapping[str, Any]) -> type[RunConfig] | type[PipelineConfig]:
+    return PipelineConfig if "stages" in tree else RunConfig
+
+
+def _check(tree: Mapping[str, Any], root: type[Recipe]) -> Recipe:
     for key, value in _leaves(tree).items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key} = {value}: must be a finite number")
     try:
         # Strict JSON: arrays become tuples, integers floats, and nothing else is converted.
-        return RunConfig.model_validate_json(json.dumps(tree, default=str), strict=True)
+        return root.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from None
+        raise ConfigError(one_line(error, root, tree)) from None
 
 
-def config_digest(config: RunConfig) -> str:
+def config_digest(config: Recipe) -> str:
     """SHA-256 of the canonical JSON of all values, defaults included."""
     return sha256_json(config.model_dump(mode="json"))
 
@@ -96,55 +127,78 @@ def _apply(tree: dict[str, Any], override: str) -> str:
     key, value = key.strip(), _value(text)
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key):
         raise ConfigError(f"--set {override!r}: write it as key=value, e.g. --set train.steps=20")
-    if key == "reward" and isinstance(value, str):  # the other reward settings stay
-        key, value = "reward.terms", _shortcut_terms(value)
+    if re.fullmatch(r"(stages\.[^.]+\.)?reward", key) and isinstance(value, str):
+        key, value = f"{key}.terms", _shortcut_terms(value)  # the other reward settings stay
     *parents, last = key.split(".")
-    node: Any = tree
-    section: type[BaseModel] | None = RunConfig
-    for depth, name in enumerate(parents):
-        field = section.model_fields.get(name) if section is not None else None
-        node = _descend(node, name, field, ".".join(parents[: depth + 1]))
-        section = _section_of(field) if field is not None else None
-    if isinstance(node, list):
-        node[_index(node, last, key)] = value
+    place = _Place(tree, _root_of(tree), ())
+    for name in parents:
+        place = _descend(place, name)
+    if isinstance(place.node, list):
+        index = _index(place, last)
+        place.node[index] = value
+        last = str(index)
     else:
-        node[last] = value
-    return key
+        place.node[last] = value
+    return ".".join((*place.path, last))
+
+
+class _Place(NamedTuple):
+    """Somewhere in the tree that `--set` walks through."""
+
+    node: Any
+    section: type[BaseModel] | None
+    """What describes `node`; of a list, what describes the list's owner."""
+    path: tuple[str, ...]
+    """Entries of arrays by their index."""
+    field: FieldInfo | None = None
+    """Where `node` is a list: the field that holds it."""
 
 
 def _open_shortcut(tree: dict[str, Any]) -> None:
     """`reward = "random"` as the table it stands for, so that `--set` can reach into it."""
-    if isinstance(tree.get("reward"), str):
-        tree["reward"] = {"terms": _shortcut_terms(tree["reward"])}
+    stages = tree.get("stages")
+    for table in (tree, *(stages if isinstance(stages, list) else ())):
+        if isinstance(table, dict) and isinstance(table.get("reward"), str):
+            table["reward"] = {"terms": _shortcut_terms(table["reward"])}
 
 
 def _shortcut_terms(name: str) -> dict[str, float]:
     return dict(RewardConfig.model_validate(name).terms)
 
 
-def _descend(node: Any, name: str, field: FieldInfo | None, path: str) -> Any:
+def _descend(place: _Place, name: str) -> _Place:
     """The table or array under `name`, made from the field's default where it is not there yet."""
+    node = place.node
     if isinstance(node, list):
-        child = node[_index(node, name, path)]
+        index = _index(place, name)
+        child, path = node[index], (*place.path, str(index))
+        below = _Place(child, item_section(place.field, child), path)
     else:
+        field = place.section.model_fields.get(name) if place.section is not None else None
         if name not in node:
-            is_filled = field is not None and _section_of(field) is None
+            is_filled = field is not None and section_of(field) is None
             node[name] = _plain(field.get_default(call_default_factory=True)) if is_filled else {}
-        child = node[name]
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"--set {path}.…: {path} is already {child!r}, which has no parts")
-    return child
+        below = _Place(node[name], section_of(field), (*place.path, name), field)
+    if not isinstance(below.node, dict | list):
+        shown = ".".join(below.path)
+        raise ConfigError(f"--set {shown}.…: {shown} is already {below.node!r}, which has no parts")
+    return below
 
 
-def _index(node: list[Any], name: str, path: str) -> int:
-    if not name.isdigit() or int(name) >= len(node):
-        raise ConfigError(f"--set {path}: {name} is no index of its {len(node)} entries, from 0")
-    return int(name)
-
-
-def _section_of(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+def _index(place: _Place, name: str) -> int:
+    """Index of an entry that is given by its number or its name."""
+    index = find_entry(place.node, name)
+    if index is not None:
+        return index
+    path = ".".join((*place.path, name))
+    names = [n for n in map(entry_name, place.node) if n]
+    if name.isdigit() or not names:
+        raise ConfigError(
+            f"--set {path}: {name} is no index of its {len(place.node)} entries, from 0"
+        )
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else f" ({', '.join(names)})"
+    raise ConfigError(f"--set {path}: there is no entry {name}{hint}")
 
 
 def _plain(default: Any) -> Any:
@@ -179,77 +233,10 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-# Errors
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first mistake in full, and how many more there are."""
-    mistakes = error.errors(include_url=False)
-    # Unknown keys first: a misspelt key is often the cause of the others.
-    first = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
-    path = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {path}{_suggestion(path)}{more}"
-    if first["type"] == "missing":
-        return f"{path} is missing{more}"
-    given = json.dumps(first["input"], default=str, ensure_ascii=False)
-    shown = given if len(given) <= 60 else f"{given[:57]}…"
-    return f"{path} = {shown}: {_rule(first)}{more}"
-
-
-_WORDS = {
-    "a valid integer": "an integer",
-    "a valid ": "a ",
-    "an object": "a table",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-}
-"""pydantic's words -> TOML's and plain ones."""
-
-
-def _rule(mistake: Mapping[str, Any]) -> str:
-    """pydantic's message in our words: what must hold."""
-    message = str(mistake["msg"])
-    if message.startswith("Input should be "):
-        rule = message.removeprefix("Input should be ")
-        for theirs, ours in _WORDS.items():
-            rule = rule.replace(theirs, ours)
-        return f"must be {rule}"
-    if mistake["type"] == "too_short":
-        return "must not be empty"
-    return message.removeprefix("Value error, ")
-
-
-def _suggestion(path: str) -> str:
-    """`; did you mean …?` from the keys of the same section, then from the whole tree."""
-    section, _, key = path.rpartition(".")
-    known = list(_known_keys())
-    masked = re.sub(r"\.\d+(?=\.|$)", "", section)
-    siblings = {k.rpartition(".")[2]: k for k in known if k.rpartition(".")[0] == masked}
-    near = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {section + '.' if section else ''}{near[0]}?"
-    leaves = {k.rpartition(".")[2]: k for k in reversed(known)}
-    near = difflib.get_close_matches(key, leaves, n=1, cutoff=0.7)
-    if near:
-        return f"; did you mean {leaves[near[0]]}?"
-    return f"; known there: {', '.join(siblings)}" if siblings else ""
-
-
-def _known_keys(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the tree; arrays of tables without their index."""
-    for name, field in section.model_fields.items():
-        yield f"{prefix}{name}"
-        for part in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from _known_keys(part, f"{prefix}{name}.")
-
-
 # Resolved TOML
 
 
-def dump_recipe(config: RunConfig, set_by_hand: Mapping[str, str]) -> str:
+def dump_recipe(config: Recipe, set_by_hand: Mapping[str, str]) -> str:
     """All values of a configuration as TOML; those set by hand say who set them.
 
     What is None is left out. `load_recipe` of the text gives an equal configuration.

@@ -28,12 +28,18 @@ class EventKind(StrEnum):
     RESUMED = "resumed"
     STAGE_STARTED = "stage_started"
     STAGE_ENDED = "stage_ended"
+    STAGE_SET_ASIDE = "stage_set_aside"
+    """What lay in a stage's folder was of another address, and is kept under another name."""
+    MEMORY_PLANNED = "memory_planned"
+    """What a stage chose for the device: kept to when it is continued."""
     CHECKPOINT_SAVED = "checkpoint_saved"
     EVALUATION_STARTED = "evaluation_started"
     EVALUATION_ENDED = "evaluation_ended"
     EVALUATION_ABORTED = "evaluation_aborted"
     ARTEFACT_DAMAGED = "artefact_damaged"
     """A file or checkpoint found torn or altered, and what was used in its place."""
+    WARNED = "warned"
+    """Something that a person should look at, such as signs of reward hacking."""
     RUN_ENDED = "run_ended"
 
 
@@ -68,7 +74,7 @@ class Ledger:
                 EventKind.ARTEFACT_DAMAGED, artefact=path.name, cut_bytes=self._writer.cut_bytes
             )
 
-    def append(self, kind: EventKind, **payload: Any) -> Event:
+    def append(self, kind: EventKind, /, **payload: Any) -> Event:
         """Record an event; it is on the disk when this returns. No host names in payloads."""
         body = {
             "serial": len(self.events),

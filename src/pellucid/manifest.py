@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pellucid
-from pellucid.artifacts import atomic_write_json, sha256_bytes, sha256_json, sha256_tree
+from pellucid.artifacts import atomic_write_json, sha256_bytes, sha256_tree
 
 RECORDED_PACKAGES = (
     "torch",
@@ -71,18 +71,6 @@ def package_versions(names: tuple[str, ...]) -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return versions
-
-
-def stage_digest(*, config_sha256: str, inputs: Mapping[str, str], seed: int) -> str:
-    """The stage's address: where recipe, inputs, code and seed are the same, it can be skipped."""
-    return sha256_json(
-        {
-            "config": config_sha256,
-            "inputs": dict(inputs),
-            "seed": seed,
-            "source": code_state()["source_sha256"],
-        }
-    )
 
 
 def write_manifest(

@@ -5,11 +5,7 @@ import platform
 import subprocess
 
 from pellucid import manifest
-from pellucid.manifest import code_state, environment, stage_digest, write_manifest
-
-
-def _stage(**more):
-    return stage_digest(**({"config_sha256": "c", "inputs": {"model": "m"}, "seed": 1} | more))
+from pellucid.manifest import code_state, environment, write_manifest
 
 
 def test_a_manifest_names_inputs_code_versions_seed_and_device(tmp_path):
@@ -17,7 +13,7 @@ def test_a_manifest_names_inputs_code_versions_seed_and_device(tmp_path):
     write_manifest(
         path,
         stage="zero",
-        digest=_stage(),
+        digest="0" * 64,
         inputs={"model": "m"},
         outputs={"metrics.jsonl": "d"},
         seed=1,
@@ -36,14 +32,6 @@ def test_a_manifest_names_inputs_code_versions_seed_and_device(tmp_path):
 def test_the_hosts_name_is_nowhere_in_it():
     text = json.dumps([environment(), code_state()])
     assert platform.node() not in text
-
-
-def test_a_stages_address_changes_with_recipe_input_seed_and_code(monkeypatch):
-    first = _stage()
-    assert first == _stage()
-    changed = [_stage(config_sha256="d"), _stage(inputs={"model": "n"}), _stage(seed=2)]
-    monkeypatch.setattr(manifest, "sha256_tree", lambda *_: "other sources")
-    assert len({first, *changed, _stage()}) == 5
 
 
 def test_a_checkout_gives_commit_and_diff_and_a_foreign_repository_does_not(tmp_path, monkeypatch):

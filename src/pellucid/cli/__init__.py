@@ -18,7 +18,7 @@ from collections.abc import MutableMapping, Sequence
 import typer
 
 from pellucid.artifacts import os_error_line
-from pellucid.cli import data, model, plan, run
+from pellucid.cli import data, model, plan, run, stages
 from pellucid.cli.output import show_help
 from pellucid.errors import Interrupted, NumericsError, UserError
 
@@ -40,6 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(run.run)
+stages.add_commands(app)
 app.command()(plan.plan)
 app.command("eval")(model.evaluate)
 app.command()(model.generate)

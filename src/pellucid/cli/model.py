@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pellucid.artifacts import RunFolder
 from pellucid.cli.output import percent, print_json, print_table
 from pellucid.config import RunConfig
 from pellucid.config_io import load_recipe, parse_config
+from pellucid.config_stages import BASE, PipelineConfig
 from pellucid.errors import ConfigError
 from pellucid.runlog import Progress
 
@@ -160,6 +162,10 @@ def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     else:
         return {"template": "r1-zero"}, {}
     sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
+    if isinstance(config, PipelineConfig):
+        stage = RunFolder(Path(model)).last_model()
+        template = config.template_of(BASE if stage is None else stage.stage_name)
+        return _given(template=template, data_dir=config.data_dir), sampling
     return config.task.model_dump(include={"template", "data_dir"}, exclude_none=True), sampling
 
 

@@ -36,3 +36,14 @@ def _cell(value: Any) -> str:
 def percent(value: float) -> str:
     """`71.3 %`"""
     return f"{100 * value:.1f} %"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points: `+3.4`."""
+    return f"{100 * value:+.1f}"
+
+
+def interval(ci95: Sequence[float]) -> str:
+    """`69.1 to 73.4`, in percent."""
+    low, high = ci95
+    return f"{100 * low:.1f} to {100 * high:.1f}"

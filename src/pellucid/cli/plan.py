@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.cli.output import print_json, print_table
-from pellucid.config_io import load_recipe
+from pellucid.config_io import load_run_recipe
 
 if TYPE_CHECKING:
     from pellucid.pipeline.plan import PlanReport
@@ -38,7 +38,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what a recipe will take of a GPU: memory by class, choices, time of a step."""
-    config, _ = load_recipe(recipe, overrides or [])
+    config, _ = load_run_recipe(recipe, overrides or [])
     from pellucid.pipeline.plan import PlanOptions, plan_recipe
 
     options = PlanOptions(

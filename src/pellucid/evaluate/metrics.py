@@ -53,6 +53,19 @@ def consensus(problems: Sequence[ProblemResult], k: int) -> Estimate:
     return bootstrap_mean([_credit(p) for p in graded], [p.family for p in graded], k=k)
 
 
+def sample_mean(
+    problems: Sequence[ProblemResult], values: Sequence[Sequence[float]], k: int
+) -> Estimate | None:
+    """Mean over problems of the mean of their samples' values, whatever the verdicts; None: none
+    was measured. `values[i]` are those of `problems[i]`.
+    """
+    measured = [(p, v) for p, v in zip(problems, values, strict=True) if v]
+    if not measured:
+        return None
+    means = [sum(v) / len(v) for _, v in measured]
+    return bootstrap_mean(means, [p.family for p, _ in measured], k=k)
+
+
 def _credit(problem: ProblemResult) -> float:
     """cons@k of one problem over its graded samples."""
     votes = [

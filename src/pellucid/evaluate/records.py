@@ -89,6 +89,12 @@ class ProblemResult:
     """Samples that the token limit cut off."""
     tokens: int
     """Completion tokens of all samples."""
+    readable: tuple[bool, ...] = ()
+    """Of each sample: thinking in its tags, and an answer behind it. Empty: not measured."""
+    language: tuple[float, ...] = ()
+    """Of each sample: share of the thinking's words in the problem's language. Empty: its script is
+    not known.
+    """
 
     @property
     def num_correct(self) -> int:
@@ -135,6 +141,10 @@ class EvalResult:
     """Of the graded samples."""
     length_mean: float
     """Completion tokens per sample."""
+    readable: Estimate | None = None
+    """Share of samples in the format: thinking in its tags, then an answer. None: not measured."""
+    language: Estimate | None = None
+    """Mean share of the thinking's words that are in the problem's language."""
     prompt_tokens: int
     """Each prompt counted once."""
     completion_tokens: int
@@ -149,7 +159,7 @@ class EvalResult:
         """Plain values for evals/<arm>-<suite>.json."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["problems"] = [asdict(problem) for problem in self.problems]
-        for name in ("pass_at_1", "pass_at_1_parsable", "cons"):
+        for name in _ESTIMATES:
             plain[name] = plain[name]._asdict() if plain[name] else None
         plain["pass_at"] = {str(k): e._asdict() if e else None for k, e in self.pass_at.items()}
         plain["sampler"], plain["verdicts"] = dict(self.sampler), dict(self.verdicts)
@@ -165,8 +175,8 @@ class EvalResult:
         try:
             fields = json.loads(text)
             fields["problems"] = tuple(_problem(p) for p in fields["problems"])
-            for name in ("pass_at_1", "pass_at_1_parsable", "cons"):
-                fields[name] = Estimate(**fields[name]) if fields[name] else None
+            for name in _ESTIMATES:
+                fields[name] = Estimate(**fields[name]) if fields.get(name) else None
             fields["pass_at"] = {
                 int(k): Estimate(**e) if e else None for k, e in fields["pass_at"].items()
             }
@@ -176,9 +186,13 @@ class EvalResult:
             raise RunError(f"damaged evaluation result ({error}): run it again") from error
 
 
+_ESTIMATES = ("pass_at_1", "pass_at_1_parsable", "cons", "readable", "language")
+
+
 def _problem(fields: dict[str, Any]) -> ProblemResult:
     fields["verdicts"] = tuple(Verdict(v) for v in fields["verdicts"])
-    fields["answers"] = tuple(fields["answers"])
+    for name in ("answers", "readable", "language"):
+        fields[name] = tuple(fields.get(name, ()))
     return ProblemResult(**fields)
 
 
@@ -199,9 +213,15 @@ def arm_summary(result: EvalResult) -> dict[str, Any]:
         "truncated_frac": result.truncated_frac,
         "unparsable_frac": result.unparsable_frac,
         "length_mean": result.length_mean,
+        "readable": _value(result.readable),
+        "language": _value(result.language),
         "seconds": result.generate_s + result.grade_s,
     }
     for k, estimate in result.pass_at.items():
         summary[f"pass_at_{k}"] = estimate.value if estimate else None
         summary[f"pass_at_{k}_ci95"] = estimate.ci95 if estimate else None
     return summary
+
+
+def _value(estimate: Estimate | None) -> dict[str, Any] | None:
+    return {"value": estimate.value, "ci95": list(estimate.ci95)} if estimate else None

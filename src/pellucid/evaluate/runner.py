@@ -21,6 +21,7 @@ from pellucid.evaluate.metrics import (
     error_bounds,
     pass_at_1,
     pass_at_1_parsable,
+    sample_mean,
     unbiased_pass_at,
 )
 from pellucid.evaluate.records import EvalResult, ProblemResult, SampleRecord
@@ -35,6 +36,8 @@ from pellucid.records import (
     Verdict,
     sample_id,
 )
+from pellucid.rewards.format import format_reward
+from pellucid.rewards.language import SCRIPTS, language_reward
 from pellucid.rewards.retry import grade_with_retry
 from pellucid.rewards.table import OPEN
 
@@ -101,7 +104,7 @@ def evaluate(
             graded_group = zip(group, responses[own], scores[own], retried[own], strict=True)
             for record in _records(arm, suite, problem, request, graded_group):
                 sink(record)
-        results.append(_problem_result(problem, group, scores[own]))
+        results.append(_problem_result(problem, group, responses[own], scores[own]))
     return _reduce(
         tuple(results),
         pass_at=pass_at,
@@ -184,7 +187,10 @@ def _sampler(params: SamplingParams) -> dict[str, object]:
 
 
 def _problem_result(
-    problem: Problem, completions: Sequence[Completion], scores: Sequence[Score]
+    problem: Problem,
+    completions: Sequence[Completion],
+    responses: Sequence[str],
+    scores: Sequence[Score],
 ) -> ProblemResult:
     return ProblemResult(
         id=problem.id,
@@ -193,6 +199,12 @@ def _problem_result(
         answers=tuple(s.extracted for s in scores),
         truncated=sum(c.stop is StopReason.LENGTH for c in completions),
         tokens=sum(len(c.token_ids) for c in completions),
+        readable=tuple(format_reward(response) == 1.0 for response in responses),
+        language=tuple(
+            language_reward(response, problem.language)
+            for response in responses
+            if problem.language in SCRIPTS
+        ),
     )
 
 
@@ -216,6 +228,8 @@ def _reduce(
         truncated_frac=sum(r.truncated for r in results) / samples,
         unparsable_frac=verdicts[Verdict.UNPARSABLE] / num_graded if num_graded else 0.0,
         length_mean=tokens / samples,
+        readable=sample_mean(results, [r.readable for r in results], k),
+        language=sample_mean(results, [r.language for r in results], k),
         completion_tokens=tokens,
         **facts,
     )

@@ -7,16 +7,17 @@ The parts are kept beside the digest, so that a stage that runs anew can say why
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import StageFolder, atomic_write_json, sha256_file, sha256_json
-from pellucid.config_stages import AnyStage, PipelineConfig
+from pellucid.config_stages import BASE, AnyStage, PipelineConfig
 from pellucid.errors import RunError
 from pellucid.manifest import PACKAGE_ROOT
+from pellucid.model.load import resolve, weights_digest
 
 ADDRESS_FILE = "address.json"
 """Written before a stage starts: whose half-finished work lies in the folder."""
@@ -24,6 +25,8 @@ NOT_COMPUTING = ("cli", "report", "doctor.py")
 """Sources that only show what was computed: a change of them leaves every number as it is."""
 KEPT_APART = ("checkpoints", "evals", "manifest.json", ADDRESS_FILE)
 """What later stages do not build on."""
+LONGEST = 1024
+"""Characters of a text of the recipe that may name a file."""
 DIARY = ("metrics.jsonl", "rollouts.jsonl.zst")
 """Outputs that tell of the work and hold times: no part of what later stages are made of."""
 
@@ -69,6 +72,33 @@ def make_address(
         seed=seed,
         code=computing_sources(),
     )
+
+
+def input_digests(
+    stage: AnyStage, base: str, manifests: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """What a stage is made of, by role: models and data of earlier stages, files that it names.
+
+    `base` is the digest of the base's weights, `manifests` those of finished stages by name.
+    """
+    digests = {
+        role: base if name == BASE else outputs_digest(manifests[name])
+        for role, name in stage.references().items()
+    }
+    student = getattr(stage, "student", None)
+    if student is not None:
+        digests["student"] = weights_digest(resolve(student))
+    files = {Path(text) for text in _texts(stage.model_dump(mode="json")) if len(text) < LONGEST}
+    return digests | {f"file {path}": sha256_file(path) for path in sorted(files) if path.is_file()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings of a tree."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 @cache

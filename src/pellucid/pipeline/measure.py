@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import atomic_write_text, writing
 from pellucid.config import RunConfig
+from pellucid.config_stages import PipelineConfig
 from pellucid.data.load import load_problems
 from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
 from pellucid.evaluate.runner import evaluate
@@ -33,6 +35,26 @@ def load_suites(config: RunConfig) -> tuple[Suite, ...]:
             name, split, limit=limit, data_dir=config.task.data_dir, seed=SUITE_SEED
         ),
     )
+
+
+def pipeline_suites(recipe: PipelineConfig) -> tuple[Suite, ...]:
+    """All suites of a pipeline with their problems, as the base is asked; see `as_asked`."""
+    return make_suites(
+        recipe.eval,
+        default_template=recipe.template,
+        load=lambda name, split, limit: load_problems(
+            name, split, limit=limit, data_dir=recipe.data_dir, seed=SUITE_SEED
+        ),
+    )
+
+
+def as_asked(suites: Sequence[Suite], recipe: PipelineConfig, model: str) -> tuple[Suite, ...]:
+    """The suites of `pipeline_suites` as the model of a stage, or `base`, is asked: those that
+    name no template take the model's own, and keep their name in files and tables.
+    """
+    own = recipe.template_of(model)
+    asked = zip(suites, recipe.eval.suites, strict=True)
+    return tuple(s if given.template else replace(s, template=own) for s, given in asked)
 
 
 def measure(

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pellucid.evaluate.compare import compare
 from pellucid.evaluate.records import EvalResult, arm_summary
 from pellucid.evaluate.suites import Suite
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """What a run leaves behind."""
+
+    folder: Path
+    report: Path
+    result: dict[str, Any]
 
 
 def build_result(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pellucid.artifacts import StageFolder
 from pellucid.config import ModelConfig, RunConfig, TaskConfig
 from pellucid.config_stages import BASE, AnyStage, PipelineConfig
 from pellucid.errors import ConfigError, RunError
 from pellucid.ledger import EventKind, Ledger
+from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.workbench import Workbench, open_run_workbench, trained_or_given
 from pellucid.runlog import Progress
 
@@ -33,6 +35,8 @@ class StageContext:
     progress: Progress
     should_stop: Callable[[], bool]
     """True once SIGTERM arrived: save, then raise Interrupted."""
+    started: float = field(default_factory=time.perf_counter)
+    """When the process began its work."""
 
     @property
     def seed(self) -> int:
@@ -61,9 +65,14 @@ class StageContext:
         """`base` or an input's model on the device, with its engine."""
         return open_run_workbench(config or self.run_config(name), self.progress)
 
-    def note(self, kind: EventKind, **payload: object) -> None:
+    @property
+    def diary(self) -> Diary:
+        """The ledger, with the seconds of the process."""
+        return Diary(ledger=self.ledger, progress=self.progress, started=self.started)
+
+    def note(self, kind: EventKind, /, **payload: object) -> None:
         """An event of this stage in the run's ledger."""
-        self.ledger.append(kind, stage=self.config.name, **payload)
+        self.diary.note(kind, stage=self.config.name, **payload)
 
 
 def common_config(

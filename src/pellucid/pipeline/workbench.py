@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,6 @@ from pellucid.train.memory_plan import MemoryPlan
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEFAULT_SLOTS = 512
-MODEL_NAME = "model"
-"""Folder of a stage that holds what it trained, as transformers reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +71,17 @@ def trained_or_given(model: ModelConfig) -> ModelConfig:
     folder = Path(model.path or model.id)
     if not (folder / "recipe.toml").is_file():
         return model
-    trained = [stage.root / MODEL_NAME for stage in RunFolder(folder).stages()]
-    for candidate in reversed(trained):
-        if candidate.is_dir():
-            return model.model_copy(update={"path": str(candidate)})
+    trained = RunFolder(folder).last_model()
+    if trained is not None:
+        return model.model_copy(update={"path": str(trained.model)})
     raise RunError(f"{folder} holds no trained model yet: let `pellucid run` finish it first")
+
+
+def free_memory() -> None:
+    """Gives back what a model held that nobody names any more: the next one needs the room."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def resolve_device(wanted: str) -> str:

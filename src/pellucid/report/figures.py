@@ -115,6 +115,20 @@ def intervals_svg(rows: Sequence[tuple[str, Estimate | None, Estimate | None]]) 
         return _svg(figure)
 
 
+def models_svg(rows: Sequence[tuple[str, Estimate]]) -> str:
+    """pass@1 of several models, one below the other."""
+    with _styled():
+        figure, axes = _figure(5.8, 0.6 + 0.32 * len(rows))
+        for y, (_, estimate) in enumerate(rows):
+            _draw_interval(axes, estimate, y, AFTER if y else BEFORE)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0.0, 1.0)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.grid(axis="y", visible=False)
+        return _svg(figure)
+
+
 def _draw_interval(axes: Axes, estimate: Estimate, y: float, colour: str) -> None:
     axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=2.4)
     axes.plot([estimate.value], [y], "o", color=colour, markersize=6)

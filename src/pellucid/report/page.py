@@ -21,6 +21,7 @@ from pellucid.report import figures, words
 from pellucid.report.panels import make_panels
 from pellucid.report.read import EvalView, RunView, read_rollouts, read_run, read_samples
 from pellucid.report.readings import Pair, choose_pairs, choose_rollouts, spread_steps
+from pellucid.report.stages import is_pipeline, model_readings, stage_views, suite_tables
 from pellucid.report.tables import (
     Coverage,
     SuiteRow,
@@ -41,7 +42,12 @@ def write_report(run: Path) -> Path:
     Raises RunError, one line, where the folder is no run or a file is missing or damaged.
     """
     view = read_run(run)
-    text = _environment().get_template("page.html").render(_context(view))
+    template, context = (
+        ("pipeline.html", _pipeline_context(view))
+        if is_pipeline(view)
+        else ("page.html", _context(view))
+    )
+    text = _environment().get_template(template).render(_shared(view) | context)
     atomic_write_text(view.folder.report, text)
     return view.folder.report
 
@@ -69,15 +75,31 @@ def _environment() -> Environment:
     return environment
 
 
+def _shared(view: RunView) -> dict[str, Any]:
+    """What every page shows."""
+    return {
+        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        "title": view.recipe.get("name", view.folder.root.name),
+        "result": view.result,
+        "facts": _facts(view),
+        "recipe_text": view.recipe_text,
+    }
+
+
+def _pipeline_context(view: RunView) -> dict[str, Any]:
+    return {
+        "tables": suite_tables(view),
+        "stages": stage_views(view),
+        "readings": model_readings(view),
+    }
+
+
 def _context(view: RunView) -> dict[str, Any]:
     rows = suite_rows(view)
     headline = rows[0] if rows else None
     deep = deepest(rows)
     covered = _coverage(deep)
     return {
-        "style": Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        "title": view.recipe.get("name", view.folder.root.name),
-        "result": view.result,
         "progress": _progress(view),
         "rows": rows,
         "headline": headline,
@@ -93,8 +115,6 @@ def _context(view: RunView) -> dict[str, Any]:
         "verdicts": [v.value for v in Verdict],
         "pairs": _pairs(headline),
         "rollouts": choose_rollouts(read_rollouts(view), spread_steps(_rollout_steps(view))),
-        "facts": _facts(view),
-        "recipe_text": view.recipe_text,
     }
 
 

@@ -60,6 +60,11 @@ _SPECS = (
         is_percent=True,
     ),
     _Spec(
+        title="Loss",
+        caption="Negative log-probability of the tokens that are learnt, nats per token.",
+        names=("sft/loss",),
+    ),
+    _Spec(
         title="Entropy",
         caption="Of the policy, nats per token. A fall to 0 means it has stopped exploring.",
         names=("train/entropy",),

@@ -55,6 +55,10 @@ class EvalView:
     truncated_frac: float
     unparsable_frac: float
     length_mean: float
+    readable: Estimate | None
+    """Share of samples in the format; None: not measured."""
+    language: Estimate | None
+    """Mean share of the thinking in the problem's language."""
     seconds: float
     ids: tuple[str, ...]
     families: tuple[str, ...]
@@ -96,7 +100,7 @@ class RunView:
     def suites(self) -> list[str]:
         """Keys of all suites, the headline first."""
         if self.result:
-            named = [s["key"] for s in self.result["suites"]]
+            named = [s["key"] for s in _entries(self.result)]
         else:  # in the order in which they were begun
             named = [e.payload.get("suite") for e in self.events]
             named = [name for name in named if any(e.suite == name for e in self.evals)]
@@ -104,12 +108,17 @@ class RunView:
 
     def label(self, suite: str) -> str:
         """A suite's name in tables."""
-        entries = self.result["suites"] if self.result else ()
+        entries = _entries(self.result) if self.result else ()
         return next((s["suite"] for s in entries if s["key"] == suite), suite)
 
     @property
     def last_step(self) -> int:
         return max((steps[-1] for steps, _ in self.curves.values() if steps), default=0)
+
+
+def _entries(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The suites of result.json: of one stage before and after, or the columns of a stage table."""
+    return result["suites"] if "suites" in result else result["table"]
 
 
 def read_run(path: Path) -> RunView:
@@ -204,8 +213,10 @@ def _result(path: Path, events: Sequence[Event]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     result = _json(path)
-    _check_fields(result, ("suites", "wall_s", "device"), str(path))
-    for entry in result["suites"]:
+    _check_fields(result, ("wall_s", "device"), str(path))
+    for entry in _entries(result):
+        _check_fields(entry, ("suite", "key"), str(path))
+    for entry in result.get("suites", ()):
         _check_fields(entry, ("suite", "key", "before", "after", "difference"), str(path))
         if entry["difference"] is not None:
             _check_fields(entry["difference"], DIFFERENCE_FIELDS, str(path))
@@ -235,6 +246,8 @@ def _eval(path: Path) -> EvalView:
             truncated_frac=raw["truncated_frac"],
             unparsable_frac=raw["unparsable_frac"],
             length_mean=raw["length_mean"],
+            readable=Estimate(**raw["readable"]) if raw.get("readable") else None,
+            language=Estimate(**raw["language"]) if raw.get("language") else None,
             seconds=raw["generate_s"] + raw["grade_s"],
             ids=tuple(p["id"] for p in problems),
             families=tuple(p["family"] for p in problems),
@@ -248,7 +261,7 @@ def _eval(path: Path) -> EvalView:
 
 def _check_evals(view: RunView) -> None:
     """A finished run has the evaluations that result.json reports, with the same numbers."""
-    for entry in view.result["suites"] if view.result else ():
+    for entry in view.result.get("suites", ()) if view.result else ():
         for arm in ("before", "after"):
             reported = entry[arm]
             if reported is None:
@@ -266,8 +279,15 @@ def _check_evals(view: RunView) -> None:
 
 def _curves(stages: Sequence[StageFolder]) -> Curves:
     """Metrics of the last stage that has any: steps start anew in each stage."""
+    measured = [stage for stage in stages if stage.metrics.exists()]
+    return stage_curves(measured[-1]) if measured else {}
+
+
+def stage_curves(stage: StageFolder) -> Curves:
+    """Metrics of one stage. Raises RunError where the file is damaged."""
     curves: Curves = {}
-    for path in [s.metrics for s in stages if s.metrics.exists()][-1:]:
+    path = stage.metrics
+    if path.exists():
         try:
             for record in read_metrics(path):
                 for name, value in record.values.items():

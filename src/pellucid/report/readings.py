@@ -9,6 +9,8 @@ from typing import Any
 from pellucid.report.words import number, shortened, visible
 
 NUM_STEPS = 5
+NUM_PROBLEMS = 4
+"""Problems shown as every model of a pipeline answered them."""
 CHANGES = (("wrong", "correct", 2), ("correct", "wrong", 1), ("wrong", "wrong", 1))
 """(right before?, right after?, how many problems to show)."""
 _NO_ID = 1 << 63
@@ -91,6 +93,18 @@ def choose_pairs(
             for earlier, later in found[:how_many]
         ]
     return pairs
+
+
+def choose_readings(samples: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[list[Reading]]:
+    """The first sample of a few problems by every model (name -> its samples) that has them."""
+    firsts = {
+        name: {s["problem_id"]: s for s in rows if s["k_index"] == 0}
+        for name, rows in samples.items()
+    }
+    shared = set.intersection(*(set(found) for found in firsts.values())) if firsts else set()
+    anyone = next(iter(firsts.values()), {})
+    chosen = sorted(shared, key=lambda problem: anyone[problem]["sample_id"])[:NUM_PROBLEMS]
+    return [[_sample(found[p], name) for name, found in firsts.items()] for p in chosen]
 
 
 def _is_first(sample: Mapping[str, Any]) -> bool:

@@ -1,0 +1,116 @@
+"""Arms measured on suites and kept as files: what a killed process had finished is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pellucid.errors import Interrupted, RunError
+from pellucid.evaluate.records import EvalResult
+from pellucid.evaluate.suites import Suite
+from pellucid.ledger import EventKind
+from pellucid.pipeline.diary import Diary
+from pellucid.pipeline.measure import kept_result, measure, measure_into
+from pellucid.pipeline.workbench import Workbench
+from pellucid.protocols import Grader, ProgressFn
+from pellucid.tasks.templates import get_template
+from pellucid.train.grpo import MetricGroups
+
+
+class Instruments(NamedTuple):
+    """What measures."""
+
+    bench: Workbench
+    grader: Grader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluations:
+    """The evaluations of one folder."""
+
+    folder: Path
+    """`evals/` of a stage."""
+    seed: int
+    diary: Diary
+    should_stop: Callable[[], bool]
+
+    def measure_all(
+        self, arm: str, suites: Sequence[Suite], instruments: Callable[[], Instruments]
+    ) -> dict[str, EvalResult]:
+        """Every suite on one arm, by key; `instruments` are asked for only where one is missing."""
+        results = {}
+        for suite in suites:
+            kept = self.kept(arm, suite)
+            results[suite.key] = kept or self._measure(arm, suite, *instruments())
+            estimate = results[suite.key].pass_at_1
+            self.diary.progress.say(
+                f"{arm}: {suite.label} pass@1 {estimate.value:.1%} "
+                f"[{estimate.low:.1%}, {estimate.high:.1%}]"
+            )
+        return results
+
+    def kept(self, arm: str, suite: Suite) -> EvalResult | None:
+        """What was measured of this very suite; a damaged file is named and measured again."""
+        path = kept_result(self.folder, arm, suite)
+        if not path.exists():
+            return None
+        try:
+            result = EvalResult.from_json(path.read_text())
+        except (RunError, UnicodeDecodeError) as error:
+            self.diary.note(EventKind.ARTEFACT_DAMAGED, artefact=f"{path.name}: {error}")
+            return None
+        return result if _is_of(result, suite, self.seed) else None
+
+    def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: Grader) -> EvalResult:
+        """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
+        note = self.diary.note
+        facts = {"arm": arm, "suite": suite.key, "problems": len(suite.problems), "k": suite.k}
+        note(EventKind.EVALUATION_STARTED, **facts)
+        with self.diary.progress.task(
+            f"{arm}: {suite.label}", len(suite.problems) * suite.k, "samples"
+        ) as tick:
+            result = measure_into(
+                self.folder,
+                bench,
+                suite,
+                grader,
+                arm=arm,
+                seed=self.seed,
+                progress=self._stoppable(tick, facts),
+            )
+        note(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
+        return result
+
+    def _stoppable(self, tick: ProgressFn, facts: Mapping[str, Any]) -> ProgressFn:
+        """Progress of an evaluation that SIGTERM aborts: what is measured by halves is not kept."""
+
+        def advance(done: int, total: int) -> None:
+            if self.should_stop():
+                self.diary.note(EventKind.EVALUATION_ABORTED, **facts, samples=done)
+                raise Interrupted(f"after {done} of {total} samples of {facts['suite']}")
+            tick(done, total)
+
+        return advance
+
+
+def _is_of(result: EvalResult, suite: Suite, seed: int) -> bool:
+    """Whether a result was measured on this suite: problems, prompt, sampler, seed."""
+    params = asdict(suite.params)
+    stop = dict.fromkeys((*suite.params.stop, *get_template(suite.template).stop))
+    return (
+        (result.k, result.seed, result.template) == (suite.k, seed, suite.template)
+        and dict(result.sampler) == params | {"stop": list(stop)}
+        and [p.id for p in result.problems] == [p.id for p in suite.problems]
+        and set(suite.pass_at) == set(result.pass_at)
+    )
+
+
+def small_evaluation(
+    step: int, suite: Suite, bench: Workbench, grader: Grader, *, limit: int, seed: int
+) -> MetricGroups:
+    """pass@1 on a few held-out problems during training."""
+    small = replace(suite, problems=suite.problems[:limit], k=1, pass_at=())
+    result = measure(bench, small, grader, arm=f"step-{step}", seed=seed)
+    return {f"eval/{suite.key}": {"pass_at_1": result.pass_at_1.value}}

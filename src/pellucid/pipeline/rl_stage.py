@@ -1,0 +1,135 @@
+"""One stage of reinforcement learning: settle the memory, open, train, export.
+
+Serves the recipe of one stage (`zero`) and the RL stages of a pipeline (`stages.reinforce`) alike.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pellucid.algo.presets import Objective, resolve
+from pellucid.artifacts import StageFolder
+from pellucid.config import RunConfig
+from pellucid.data.mixture import Mixture
+from pellucid.ledger import EventKind
+from pellucid.model.export import export_model
+from pellucid.pipeline.diary import Diary
+from pellucid.pipeline.plan import CHOICES, check_fit, longest_prompt, settle
+from pellucid.pipeline.workbench import Workbench, open_run_workbench
+from pellucid.protocols import Grader, ResponseScorer
+from pellucid.tasks.templates import Template, get_template
+from pellucid.train.checkpoint import Checkpoints
+from pellucid.train.collect import Collector
+from pellucid.train.grpo import GrpoRun, StepHook
+from pellucid.train.memory_plan import MemoryPlan
+from pellucid.train.recorder import Recorder
+from pellucid.train.update import PolicyUpdater
+
+
+@dataclass(slots=True, kw_only=True)
+class RlStage:
+    """GRPO in a stage's folder that is open for writing."""
+
+    config: RunConfig
+    mixture: Mixture
+    """To train on."""
+    stage: StageFolder
+    diary: Diary
+    should_stop: Callable[[], bool]
+    scorers: Mapping[str, ResponseScorer] = field(default_factory=dict)
+    """Reward models by the name of their term."""
+    memory: MemoryPlan | None = None
+    """None: not planned."""
+
+    @property
+    def template(self) -> Template:
+        return get_template(self.config.task.template)
+
+    @property
+    def objective(self) -> Objective:
+        return resolve(self.config.algo)
+
+    def settle(self, earlier: Mapping[str, Any]) -> dict[str, int]:
+        """Chooses what the recipe leaves open before anything is loaded, `earlier` choices of the
+        same stage first; returns the choices. Raises ConfigError where nothing fits.
+        """
+        problems = self.mixture.problems
+        self.config, self.memory = settle(self.config, problems, self.template, earlier=earlier)
+        if self.memory is None:
+            return {}
+        self.diary.progress.say(self.memory.summary())
+        return {name: getattr(self.memory, name) for name in CHOICES}
+
+    def open(self) -> Workbench:
+        """The model to train. ConfigError where prompts are too long for its context: before any
+        work is done.
+        """
+        bench = open_run_workbench(self.config, self.diary.progress, self.memory)
+        longest = longest_prompt(self.mixture.problems, self.template, bench.loaded.tokenizer)
+        context = bench.loaded.model.spec.max_context
+        check_fit(longest, self.config.rollout.max_new_tokens, context)
+        return bench
+
+    def train(self, bench: Workbench, grader: Grader, after_update: StepHook) -> None:
+        """All steps that are not done yet."""
+        config, objective = self.config, self.objective
+        recorder = Recorder(
+            self.stage,
+            tokenizer=bench.loaded.tokenizer,
+            share=config.train.rollout_share,
+            seed=config.seed,
+            progress=self.diary.progress,
+        )
+        bench.engine.release()  # an evaluation may hold more than was planned for training
+        updater = PolicyUpdater(bench.loaded.model, config, objective)
+        if self.memory is not None:
+            bench.loaded.model.checkpointed_blocks = self.memory.checkpointed_blocks
+            updater.keep_bytes = self.memory.logits
+        job = GrpoRun(
+            config=config,
+            collector=Collector(
+                config,
+                self.mixture,
+                self.template,
+                bench.engine,
+                bench.loaded.tokenizer,
+                grader,
+                objective.advantage,
+                self.scorers,
+            ),
+            updater=updater,
+            checkpoints=self._checkpoints(),
+            recorder=recorder,
+            refresh=lambda: self._after_update(bench, updater),
+            before_update=bench.engine.suspend,
+            should_stop=self.should_stop,
+            after_update=after_update,
+        )
+        try:
+            with self.diary.progress.task("training", config.train.steps, "steps") as tick:
+                job.train(tick)
+        finally:
+            recorder.close()
+
+    def _checkpoints(self) -> Checkpoints:
+        note = self.diary.note
+        return Checkpoints(
+            self.stage,
+            keep=self.config.train.keep_checkpoints,
+            on_save=lambda step: note(EventKind.CHECKPOINT_SAVED, step=step),
+            on_damage=lambda line: note(EventKind.ARTEFACT_DAMAGED, artefact=line),
+        )
+
+    def _after_update(self, bench: Workbench, updater: PolicyUpdater) -> None:
+        """New weights for the engine; where memory is shared, the room that training took."""
+        if self.memory is not None and self.memory.is_time_shared:
+            updater.optimizer.release_gradients()
+        bench.engine.refresh()
+
+    def export(self, bench: Workbench) -> None:
+        """The trained model into the stage's folder."""
+        shutil.rmtree(self.stage.model, ignore_errors=True)  # of a run killed while it finished
+        export_model(bench.loaded.model, bench.loaded.tokenizer, self.stage.model)
