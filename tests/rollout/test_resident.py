@@ -44,8 +44,10 @@ def both(model, wanted, params, *, slots, seed=7):
     """(resident, plain) completions, request by request."""
     model.reserve_context(model.spec.max_context)
     resident = ResidentEngine(model, ByteLetters(), slots=slots)
+    seen = {}
     with torch.inference_mode():
-        fast = resident.generate(wanted, params, seed=seed)
+        fast = resident.generate(wanted, params, seed=seed, on_group=seen.__setitem__)
+    assert [seen.get(i, []) for i in range(len(wanted))] == fast
     slow = InProcessEngine(model, ByteLetters(), slots=slots).generate(wanted, params, seed=seed)
     return fast, slow
 
@@ -122,6 +124,39 @@ def test_progress_ends_with_every_sample() -> None:
         )
     assert told[-1] == (9, 9)
     assert told == sorted(told)
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_groups_are_handed_on_as_they_end_and_are_those_that_are_returned(
+    monkeypatch, at_once
+) -> None:
+    monkeypatch.setattr("pellucid.rollout.harvest.GROUPS_AT_ONCE", at_once)
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    limits = [(1, 2), (6, 6), (1, 1), (2, 2)]
+    wanted = [replace(r, limits=n) for r, n in zip(requests(groups=4, size=2), limits, strict=True)]
+    wanted.insert(1, Request(prompt_ids=(1,), sample_ids=()))
+    seen, finished = {}, []
+
+    def on_group(index, group):
+        assert index not in seen
+        seen[index] = (list(group), finished[-1])
+
+    with torch.inference_mode():
+        engine = ResidentEngine(model, ByteLetters(), slots=8)
+        whole = engine.generate(wanted, PARAMS, seed=1)
+        got = engine.generate(
+            wanted,
+            PARAMS,
+            seed=1,
+            progress=lambda done, total: finished.append(done),
+            on_group=on_group,
+        )
+    assert got == whole
+    assert {i: group for i, (group, _) in seen.items()} == {i: g for i, g in enumerate(got) if g}
+    assert max(len(c.token_ids) for c in got[2]) > 4  # the slow one
+    assert seen[0][1] < 8
+    assert seen[2][1] == 8
 
 
 def test_bad_logits_are_named() -> None:

@@ -127,11 +127,9 @@ class InProcessEngine:
         self.model.reserve_context(decoded_context(longest, params.max_new_tokens, is_cuda=is_cuda))
         with torch.inference_mode():
             if self._resident is not None and self._resident.can_serve(params):
-                done = self._resident.generate(requests, params, seed=seed, progress=progress)
-                for index, group in enumerate(done):
-                    if on_group is not None and group:
-                        on_group(index, group)
-                return done
+                return self._resident.generate(
+                    requests, params, seed=seed, progress=progress, on_group=on_group
+                )
             if self._must_be_exact:
                 raise UserError(
                     f"exact = true, but the device cannot follow the stop strings {params.stop} "

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from pellucid.errors import NumericsError
 from pellucid.model.transformer import Decoder
-from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.protocols import GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.captured import StepShape
 from pellucid.rollout.drafts import DRAFT_ROWS, DraftCounts, DraftPolicy
+from pellucid.rollout.harvest import Harvest
 from pellucid.rollout.loop_buffers import Counts
-from pellucid.rollout.loop_state import NOT_FINITE, REASONS
+from pellucid.rollout.loop_state import NOT_FINITE
 from pellucid.rollout.prefill import prefill_bodies
 from pellucid.rollout.resident_step import ResidentStep
 from pellucid.rollout.stops import StopRule
@@ -61,7 +62,12 @@ class ResidentRollout:
         self.step, self.state = step, step.state
         self.stops = StopRule(tokenizer, model.spec.vocab_size, params)
 
-    def run(self, waves: Sequence[Wave], progress: ProgressFn | None) -> list[list[Completion]]:
+    def run(
+        self,
+        waves: Sequence[Wave],
+        progress: ProgressFn | None,
+        on_group: GroupFn | None = None,
+    ) -> list[list[Completion]]:
         """Decodes the waves one after another until every sample has ended."""
         total = sum(wave.num_samples for wave in waves)
         done: list[list[Completion]] = []
@@ -81,19 +87,22 @@ class ResidentRollout:
                 if progress is not None:
                     progress(before + finished, total)
 
-            self._decode(wave, tell)
-            done.extend(self._harvest(wave.requests))
+            harvest = Harvest(
+                self.state, self.stops, wave.requests, first=len(done), on_group=on_group
+            )
+            self._decode(wave, tell, harvest)
+            done.extend(harvest.rest())
             num_done += wave.num_samples
         return done
 
-    def _decode(self, wave: Wave, tell: Callable[[int], None]) -> None:
+    def _decode(self, wave: Wave, tell: Callable[[int], None], harvest: Harvest) -> None:
         """Replays chunks until no row is live."""
         rows = min(round_rows(wave.num_samples), self.state.capacity.slots)
         self.state.start(rows)
         body = round_bound(wave.longest_body)
-        look = _Look(self.state.read(), self.step.drafts.read(), 0, 0)
+        look = _Look(self.state.read(), self.step.drafts.read(), None, 0, 0)
         finished = 0
-        snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts)
+        snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts, harvest.ended)
         while look.counts.live:
             steps = self._chunk(look)
             if steps == 0:  # all that was live has ended, or is about to
@@ -112,6 +121,8 @@ class ResidentRollout:
             if look.counts.finished > finished:
                 finished = look.counts.finished
                 tell(finished)
+            if look.ended is not None:
+                harvest.take(look.ended)
         self._check(look.counts, wave.requests)
         self.policy.observe(self.step.drafts.read())
         if finished < wave.num_samples:
@@ -128,29 +139,6 @@ class ResidentRollout:
             return CHUNK
         left = self.params.max_new_tokens - look.counts.max_own + 1 - look.ahead
         return min(CHUNK if look.counts.live > TAIL_ROWS else TAIL_CHUNK, max(left, 0))
-
-    def _harvest(self, requests: Sequence[Request]) -> list[list[Completion]]:
-        """The completions of a wave, from the buffers of the device."""
-        state = self.state
-        ids = [i for request in requests for i in request.sample_ids]
-        lengths = state.out_length[: len(ids)].tolist()
-        longest = max(lengths)
-        tokens = state.out_tokens[: len(ids), :longest].cpu().numpy()
-        logprobs = state.out_logprobs[: len(ids), :longest].cpu().numpy()
-        reasons = [REASONS[code] for code in state.out_reason[: len(ids)].tolist()]
-        rows = [row[:n].tolist() for row, n in zip(tokens, lengths, strict=True)]
-        texts = self.stops.texts(rows, reasons)
-        completions = iter(
-            Completion(
-                sample_id=ids[i],
-                token_ids=tuple(rows[i]),
-                logprobs=tuple(logprobs[i, : lengths[i]].tolist()),
-                stop=reasons[i],
-                text=texts[i],
-            )
-            for i in range(len(ids))
-        )
-        return [[next(completions) for _ in request.sample_ids] for request in requests]
 
     def _check(self, counts: Counts, requests: Sequence[Request]) -> None:
         if not counts.bad:
@@ -170,6 +158,8 @@ class _Look(NamedTuple):
 
     counts: Counts
     drafted: DraftCounts
+    ended: torch.Tensor | None
+    """See `Harvest.take`; overwritten by the snapshot after the next."""
     ahead: int
     """Steps: the tokens that a row which goes on has got at least."""
     most: int
@@ -179,12 +169,14 @@ class _Look(NamedTuple):
 class _Snapshots:
     """Copies of the counts on their way to the host, two at most."""
 
-    def __init__(self, *counts: torch.Tensor) -> None:
-        self.counts = counts
-        pinned = counts[0].is_cuda
+    def __init__(
+        self, counts: torch.Tensor, drafted: torch.Tensor, ended: torch.Tensor | None
+    ) -> None:
+        self.watched = [counts, drafted] + ([] if ended is None else [ended])
+        pinned = counts.is_cuda
 
         def hosts() -> list[torch.Tensor]:
-            return [torch.zeros(len(c), dtype=torch.int32, pin_memory=pinned) for c in counts]
+            return [torch.zeros(len(w), dtype=torch.int32, pin_memory=pinned) for w in self.watched]
 
         self.hosts = [hosts(), hosts()]
         self.events = [torch.cuda.Event() for _ in range(2)] if pinned else []
@@ -193,8 +185,8 @@ class _Snapshots:
     def take(self) -> None:
         """Starts copying the counts as they will be after the steps just started."""
         place = self.taken % 2
-        for host, counts in zip(self.hosts[place], self.counts, strict=True):
-            host.copy_(counts, non_blocking=True)
+        for host, watched in zip(self.hosts[place], self.watched, strict=True):
+            host.copy_(watched, non_blocking=True)
         if self.events:
             self.events[place].record()
         self.taken += 1
@@ -211,8 +203,14 @@ class _Snapshots:
     def _read(self, number: int, ahead: int, most: int) -> _Look:
         if self.events:
             self.events[number % 2].synchronize()
-        counts, drafted = self.hosts[number % 2]
-        return _Look(Counts(*counts.tolist()), DraftCounts(*drafted.tolist()), ahead, most)
+        counts, drafted, *ended = self.hosts[number % 2]
+        return _Look(
+            Counts(*counts.tolist()),
+            DraftCounts(*drafted.tolist()),
+            ended[0] if ended else None,
+            ahead,
+            most,
+        )
 
 
 def round_bound(length: int) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pellucid.kernels.attention import supports as supports_attention
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder
-from pellucid.protocols import ProgressFn, Tokenizer
+from pellucid.protocols import GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.arena import KVStore
 from pellucid.rollout.drafts import DraftPolicy
@@ -79,6 +79,7 @@ class ResidentEngine:
         *,
         seed: int,
         progress: ProgressFn | None = None,
+        on_group: GroupFn | None = None,
     ) -> list[list[Completion]]:
         """Completions in the order of the requests; see `InProcessEngine.generate`."""
         store, steps, waves = self._prepare(requests, params)
@@ -92,7 +93,7 @@ class ResidentEngine:
             next_state=self._table(params),
             policy=self.drafted,
         )
-        completions = rollout.run(waves, progress)
+        completions = rollout.run(waves, progress, on_group)
         self._store, self._steps = store, steps
         return completions
 
