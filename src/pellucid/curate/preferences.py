@@ -166,19 +166,17 @@ def balance_lengths(
 
     Raises DataError where no pair would be left.
     """
-    lengths = {p.id: (length_of(p.chosen), length_of(p.rejected)) for p in pairs}
-    assert len(lengths) == len(pairs), "ids are unique"
-    left = sum(chosen for chosen, _ in lengths.values())
-    right = sum(rejected for _, rejected in lengths.values())
+    lengths = [(length_of(p.chosen), length_of(p.rejected)) for p in pairs]
+    left, right = sum(chosen for chosen, _ in lengths), sum(rejected for _, rejected in lengths)
     direction = 1 if left > right else -1
-    by_excess = sorted(pairs, key=lambda p: direction * (lengths[p.id][1] - lengths[p.id][0]))
-    dropped: set[str] = set()
-    for pair in by_excess:
+    by_excess = sorted(range(len(pairs)), key=lambda i: direction * (lengths[i][1] - lengths[i][0]))
+    dropped: set[int] = set()
+    for i in by_excess:
         if abs(left - right) <= max_gap * max(left, right):
             break
-        dropped.add(pair.id)
-        left, right = left - lengths[pair.id][0], right - lengths[pair.id][1]
-    kept = [pair for pair in pairs if pair.id not in dropped]
+        dropped.add(i)
+        left, right = left - lengths[i][0], right - lengths[i][1]
+    kept = [pair for i, pair in enumerate(pairs) if i not in dropped]
     if not kept:
         longer = "chosen" if direction > 0 else "rejected"
         raise DataError(
