@@ -136,7 +136,8 @@ def title(job: Job) -> str:
         "gap": f"mean log-prob gap rollout / trainer {shape}",
         "long-prompt": f"rollout {shape}, long prompt, {sizes}",
     }
-    levers = "" if job.has_pdl else ", without early launch"
+    levers = "" if job.is_exact else ", `exact = false`"
+    levers += "" if job.has_pdl else ", without early launch"
     levers += f", {job.drafts} drafts" if job.drafts else ""
     return words[job.kind] + levers
 

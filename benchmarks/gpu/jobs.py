@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from workload import MIXED_LONGEST
 
 Kind = Literal["rollout", "mixed", "step", "train", "gap", "long-prompt"]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
-_ROLLOUT = re.compile(r"rollout-(?P<shape>[^-]+)-(\d+)x(\d+)-(\d+)\+(\d+)")
+_LEVER = r"(-(?P<lever>near|nopdl|drafts(?P<drafts>[1-7])))?"
+_ROLLOUT = re.compile(r"(?P<base>rollout-(?P<shape>[^-]+)-(?P<sizes>\d+x\d+-\d+\+\d+))" + _LEVER)
 _OTHER = re.compile(
-    r"(?P<base>(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+))"
-    r"(-(?P<lever>nopdl|drafts(?P<drafts>[1-7])))?"
+    r"(?P<base>(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+))" + _LEVER
 )
 
 
@@ -36,6 +36,8 @@ class Job:
     """Tokens of a prompt."""
     new: int
     """New tokens of a sample; of a mixed job, at most so many."""
+    is_exact: bool = True
+    """Rollout and trainer agree to the last bit, as a recipe has it unless it says otherwise."""
     has_pdl: bool = True
     """Kernels are set up while the one before still runs (`kernels/launch.py`)."""
     drafts: int = 0
@@ -48,7 +50,7 @@ class Job:
     @property
     def is_variant(self) -> bool:
         """The job of another name with a lever pulled, to see what it does: nothing for peers."""
-        return self.drafts > 0 or not self.has_pdl
+        return self.drafts > 0 or not self.has_pdl or not self.is_exact
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,8 +92,16 @@ JOBS = (
     "rollout-7b-4x16-128+256",
     "long-prompt-1.5b",
     "gap-1.5b",
+    "rollout-0.5b-64x16-128+512-near",
+    "rollout-1.5b-64x16-128+512-near",
+    "rollout-1.5b-32x16-128+512-near",
+    "rollout-7b-32x16-128+512-near",
+    "rollout-0.5b-4x16-128+256-near",
+    "rollout-0.5b-64x1-128+256-near",
+    "rollout-7b-4x16-128+256-near",
+    "rollout-7b-64x1-128+256-near",
+    "mixed-0.5b-near",
     "mixed-0.5b-nopdl",
-    "mixed-0.5b-drafts3",
 )
 """Most important first."""
 
@@ -109,13 +119,12 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {
 
 def parse(name: str) -> Job:
     """The job of a name; ValueError with one line where there is none."""
-    levers: dict[str, Any] = {}
     if match := _ROLLOUT.fullmatch(name):
-        sizes, kind = tuple(int(text) for text in match.groups()[1:]), "rollout"
+        kind = "rollout"
+        sizes = tuple(int(text) for text in re.findall(r"\d+", match["sizes"]))
     elif match := _OTHER.fullmatch(name):
         kind = match["kind"]
         sizes = _SIZES.get(match["base"], _SIZES[kind])
-        levers = {"has_pdl": match["lever"] != "nopdl", "drafts": int(match["drafts"] or 0)}
     else:
         raise ValueError(f"no job is called {name!r}: see --list, or say rollout-SHAPE-PxG-L+N")
     if match["shape"] not in get_args(Shape):
@@ -131,5 +140,7 @@ def parse(name: str) -> Job:
         group=group,
         prompt=prompt,
         new=new,
-        **levers,
+        is_exact=match["lever"] != "near",
+        has_pdl=match["lever"] != "nopdl",
+        drafts=int(match["drafts"] or 0),
     )

@@ -43,6 +43,8 @@ class Setting:
     tokens_per_pack: int
     job_seconds: float = float("inf")
     """After so many seconds three repeats are enough."""
+    is_exact: bool = True
+    """As a recipe does unless it says otherwise, where the device can."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,8 +81,8 @@ def build_model(setting: Setting) -> Decoder:
                 parameter.normal_(0.0, 0.02, generator=generator)
             else:
                 nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
-    # As a recipe does unless it says otherwise.
-    model.exact = setting.dtype is torch.bfloat16 and hopper_ready(setting.device)
+    can_be_exact = setting.dtype is torch.bfloat16 and hopper_ready(setting.device)
+    model.exact = setting.is_exact and can_be_exact
     forget_peak(setting.device)
     return model
 

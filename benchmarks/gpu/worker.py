@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         warmups=arguments.warmups,
         tokens_per_pack=arguments.tokens_per_pack or TOKENS_PER_PACK[shape],
         job_seconds=arguments.job_seconds,
+        is_exact=job.is_exact,
     )
     return work[job.kind](job, setting)
 

@@ -43,6 +43,11 @@ def test_a_lever_is_part_of_the_name_and_leaves_the_work_alone() -> None:
     assert [job.is_variant for job in (plain, early, drafted)] == [False, True, True]
     assert [job.environment for job in (plain, early, drafted)] == [{}, {"PELLUCID_PDL": "0"}, {}]
     assert parse("train-7b-nopdl").prompts == parse("train-7b").prompts
+    near = parse("rollout-7b-64x1-128+256-near")
+    assert near.is_variant
+    assert replace(near, name="", is_exact=True) == replace(
+        parse("rollout-7b-64x1-128+256"), name=""
+    )
 
 
 def test_a_rehearsal_is_small_and_keeps_the_name() -> None:
