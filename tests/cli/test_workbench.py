@@ -3,7 +3,10 @@
 import os
 
 from pellucid.cli import set_environment
-from pellucid.pipeline.workbench import usable_cores
+from pellucid.config import RolloutConfig, RunConfig
+from pellucid.pipeline import workbench
+from pellucid.pipeline.workbench import open_run_workbench, usable_cores
+from pellucid.runlog import Progress
 
 
 def test_cores_are_counted_where_the_system_knows_no_affinity(monkeypatch):
@@ -24,3 +27,11 @@ def test_what_torch_reads_is_set_unless_a_person_has_set_it():
         again = dict(mine)
         set_environment(again)
         assert again == mine
+
+
+def test_the_engine_hears_of_slots_and_drafts(monkeypatch):
+    told = []
+    monkeypatch.setattr(workbench, "InProcessEngine", lambda *_, **more: told.append(more))
+    config = RunConfig(device="cpu", rollout=RolloutConfig(slots=7, drafts=3))
+    open_run_workbench(config, Progress(is_silent=True))
+    assert (told[0]["slots"], told[0]["drafts"], told[0]["must_be_exact"]) == (7, 3, False)
