@@ -1,6 +1,6 @@
 """Makes the embedded bilingual base model from a seed: tokenizer, pretraining, model folder.
 
-    python recipes/tiny-r1-base/pretrain.py --out DIR [--tokens N] [--seed 0] [--device cpu]
+    python recipes/tiny-r1-base/pretrain.py --out DIR [--size base|student] [--tokens N] [--seed 0]
 
 As recipes/tiny-base does it, whose batches, rate and way of saving are used; new are the pages, a
 larger vocabulary for the second script, and the choice of the device.
@@ -27,11 +27,17 @@ tiny_base = load_sibling("pretrain")
 
 VOCABULARY = 1280
 NUM_TOKENS = 14_000_000
+SIZES = {
+    "base": {"width": 96, "num_layers": 4, "head_dim": 48, "ffn_width": 256},
+    "student": {"width": 64, "num_layers": 3, "head_dim": 32, "ffn_width": 160},
+}
+"""The student reads the same pages through the same tokenizer: it is distilled into."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=sorted(SIZES), default="base")
     parser.add_argument("--tokens", type=int, default=NUM_TOKENS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -40,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = train_tokenizer(args.seed)
-    spec = tiny_spec(tokenizer.get_vocab_size())
+    spec = tiny_spec(args.size, tokenizer.get_vocab_size())
     model = Decoder(spec)
     init_weights(model, args.seed)
     model.to(args.device)
@@ -51,18 +57,15 @@ def main() -> None:
     (args.out / "pretrain.json").write_text(json.dumps(facts | {"loss": curve}, indent=1))
 
 
-def tiny_spec(vocab_size: int) -> ModelSpec:
+def tiny_spec(size: str, vocab_size: int) -> ModelSpec:
     return ModelSpec(
         family="llama",
         vocab_size=vocab_size,
-        width=96,
-        num_layers=4,
         num_heads=2,
         num_kv_heads=2,
-        head_dim=48,
-        ffn_width=256,
         max_context=tiny_base.CONTEXT,
         rope_theta=10000.0,
+        **SIZES[size],
     )
 
 
