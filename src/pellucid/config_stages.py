@@ -155,15 +155,17 @@ class GeneralRolloutConfig(RolloutConfig):
 
 
 class WatchConfig(Section):
-    """The watch for reward hacking: reward-model reward against true accuracy on a probe set."""
+    """The watch for reward hacking: the reward models' scores against true accuracy on a probe set
+    (paper, B.5); the rule is that of `pellucid.train.hack_watch`.
+    """
 
     every: int = Field(default=10, ge=0)
     """Steps between probes. 0: off."""
     tasks: tuple[TaskEntry, ...] = ()
     """Problems with a gold to probe on. Empty: those of the first suite."""
     limit: PositiveInt = 64
-    """Problems per probe."""
-    window: int = Field(default=3, ge=2)
+    """Problems with a gold per probe, and as many general ones of the stage's own tasks."""
+    window: int = Field(default=6, ge=2)
     """Probes over which a trend is told."""
     min_fall: Fraction = 0.02
     """A fall of accuracy of at least so much, while the reward rises, is warned of."""
