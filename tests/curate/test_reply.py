@@ -7,6 +7,7 @@ from pellucid.curate.example import CuratedExample, make_examples, read_examples
 from pellucid.curate.reply import Reply, convert, read_reply, write_reply
 from pellucid.errors import DataError
 from pellucid.records import Completion, Problem, Score, StopReason, Verdict
+from pellucid.rewards.code import extract_program
 from pellucid.rewards.extract import extract_answer
 from pellucid.rewards.format import format_reward, format_strict_reward
 from pellucid.tasks.templates import TEMPLATES
@@ -17,7 +18,7 @@ CHATTED = "<think>\ntwo and two\n</think>\n\n\\boxed{4}"
 
 
 def test_a_tagged_answer_becomes_thinking_and_a_boxed_summary() -> None:
-    assert convert(TAGGED, ZERO, CHAT) == CHATTED
+    assert convert(TAGGED, ZERO, CHAT, grader="integer") == CHATTED
     assert extract_answer(CHATTED) == extract_answer(TAGGED) == "4"
 
 
@@ -32,26 +33,39 @@ def test_a_tagged_answer_becomes_thinking_and_a_boxed_summary() -> None:
 )
 def test_only_a_bare_line_gets_a_box(answer: str, summary: str) -> None:
     response = f"<think> a </think> <answer> {answer} </answer>"
-    assert convert(response, ZERO, CHAT) == f"<think>\na\n</think>\n\n{summary}"
+    assert convert(response, ZERO, CHAT, grader="integer") == f"<think>\na\n</think>\n\n{summary}"
+
+
+def test_a_program_gets_a_code_block() -> None:
+    response = "<think> a </think> <answer>\ndef f():\n    return 4\n</answer>"
+    converted = convert(response, ZERO, CHAT, grader="code")
+    assert converted == "<think>\na\n</think>\n\n```python\ndef f():\n    return 4\n```"
+    assert extract_program(converted) == extract_program(response) == "def f():\n    return 4"
 
 
 def test_answers_to_open_questions_get_no_box() -> None:
     response = "<think> a greeting </think> <answer> Hello! </answer>"
-    converted = convert(response, ZERO, CHAT, is_graded=False)
+    converted = convert(response, ZERO, CHAT, grader="open")
     assert converted == "<think>\na greeting\n</think>\n\nHello!"
 
 
 def test_the_same_form_is_left_alone_to_the_last_character() -> None:
     odd = "<think>  two and two</think><answer>4</answer> "
-    assert convert(odd, ZERO, TEMPLATES["tiny"]) == odd
-    assert convert("<think>\nx</think>  y", TEMPLATES["chat"], CHAT) == "<think>\nx</think>  y"
+    assert convert(odd, ZERO, TEMPLATES["tiny"], grader="integer") == odd
+    assert (
+        convert("<think>\nx</think>  y", TEMPLATES["chat"], CHAT, grader="math")
+        == "<think>\nx</think>  y"
+    )
     # r1-chat opens the thinking in the prompt, with a line of its own
-    assert convert("<think>x</think>y", TEMPLATES["chat"], CHAT) == "<think>\nx\n</think>\n\ny"
+    assert (
+        convert("<think>x</think>y", TEMPLATES["chat"], CHAT, grader="math")
+        == "<think>\nx\n</think>\n\ny"
+    )
 
 
 def test_what_has_no_parts_is_not_converted() -> None:
-    assert convert("<think> two and", ZERO, CHAT) is None
-    assert convert("<think> two </think> <answer>  </answer>", ZERO, CHAT) is None
+    assert convert("<think> two and", ZERO, CHAT, grader="integer") is None
+    assert convert("<think> two </think> <answer>  </answer>", ZERO, CHAT, grader="integer") is None
     assert read_reply("<think> two </think>  ") is None
 
 

@@ -80,6 +80,19 @@ def test_in_its_own_template_a_sample_is_learnt_token_for_token(tmp_path) -> Non
     )
 
 
+def test_what_is_no_longer_right_in_the_new_form_is_dropped(tmp_path) -> None:
+    odd = CHAIN[2].question
+
+    def say(question: str, k: int) -> str:
+        value = GOLD[question]
+        return answer(f"I get {value}", f"\\text{{\n{value}}}" if question == odd else value)
+
+    context = make_world(tmp_path, say)
+    run(context)
+    examples, counts = files(context)
+    assert (len(examples), counts["dropped"]["rewritten"]) == (5, 1)
+
+
 def test_rejection_sampling_drops_code_and_adds_general_data(tmp_path) -> None:
     general = tmp_path / "talk.jsonl"
     general.write_text('{"prompt": "Hi?", "response": "Hello."}\n' * 9)

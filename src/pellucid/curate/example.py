@@ -16,7 +16,7 @@ from pellucid.artifacts import atomic_write_bytes, canonical_json
 from pellucid.curate.candidate import Candidate
 from pellucid.curate.reply import Reply, convert, read_reply, write_reply
 from pellucid.errors import DataError
-from pellucid.records import Problem, ProblemKind, Verdict
+from pellucid.records import Problem, ProblemKind
 from pellucid.tasks.templates import Template
 
 GENERAL = "general"
@@ -109,8 +109,7 @@ def make_examples(candidates: Sequence[Candidate], source: Template, target: Tem
     examples: list[CuratedExample] = []
     changed: list[Candidate] = []
     for candidate in candidates:
-        is_graded = candidate.score.verdict is not Verdict.UNGRADED
-        response = convert(candidate.response, source, target, is_graded=is_graded)
+        response = convert(candidate.response, source, target, grader=candidate.problem.grader)
         reply = None if response is None else read_reply(response)
         if response is None or reply is None:
             continue

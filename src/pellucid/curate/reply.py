@@ -10,6 +10,7 @@ import re
 from typing import NamedTuple
 
 from pellucid.rewards.extract import THINK_CLOSE, THINK_OPEN, last_box, split_thinking
+from pellucid.rewards.table import OPEN
 from pellucid.tasks.templates import Template
 
 _ANSWER_CLOSE = "</answer>"
@@ -58,21 +59,19 @@ def write_reply(reply: Reply, template: Template) -> str:
     return f"{THINK_OPEN}\n{reply.thinking}\n{THINK_CLOSE}\n\n{reply.summary}"
 
 
-def convert(
-    response: str, source: Template, target: Template, *, is_graded: bool = True
-) -> str | None:
+def convert(response: str, source: Template, target: Template, *, grader: str) -> str | None:
     """A response under one template as another one writes it; None where its parts are not there.
 
     Where both ask for the same form, not a character changes. A bare answer that leaves its tags
-    is put into a box where it `is_graded`: there graders look for it then.
+    is put where its grader looks for it then: a line into a box, a program into a code block.
     """
     if is_tagged(source) == is_tagged(target) and response.startswith(target.prefill):
         return response
     reply = read_reply(response)
     if reply is None:
         return None
-    if is_graded and is_tagged(source) and not is_tagged(target):
-        reply = reply._replace(summary=_boxed(reply.summary))
+    if is_tagged(source) and not is_tagged(target):
+        reply = reply._replace(summary=_findable(reply.summary, grader))
     return write_reply(reply, target)
 
 
@@ -86,8 +85,10 @@ def has_tags(text: str) -> bool:
     return _TAG.search(text) is not None
 
 
-def _boxed(summary: str) -> str:
-    """A summary in which graders find the answer: a single bare line gets a box."""
-    if "```" in summary or "\n" in summary or last_box(summary) is not None:
+def _findable(summary: str, grader: str) -> str:
+    """A summary in which the grader finds the answer without tags."""
+    if grader == OPEN or "```" in summary or last_box(summary) is not None:
         return summary
-    return f"\\boxed{{{summary}}}"
+    if grader == "code":
+        return f"```python\n{summary}\n```"
+    return summary if "\n" in summary else f"\\boxed{{{summary}}}"
