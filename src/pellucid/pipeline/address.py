@@ -62,9 +62,16 @@ class StageAddress:
 def make_address(
     recipe: PipelineConfig, stage: AnyStage, inputs: Mapping[str, str], seed: int
 ) -> StageAddress:
-    """The address of a stage with `inputs`, digests by role."""
-    common = recipe.model_dump(mode="json", include={"device", "dtype", "exact", "threads"})
-    values = stage.model_dump(mode="json", exclude={"name", *stage.references()})
+    """The address of a stage with `inputs`, digests by role.
+
+    Values at their defaults stand in the code, which has a digest of its own.
+    """
+    common = recipe.model_dump(
+        mode="json", include={"device", "dtype", "exact", "threads"}, exclude_defaults=True
+    )
+    values = stage.model_dump(
+        mode="json", exclude={"name", *stage.references()}, exclude_defaults=True
+    )
     template = recipe.template_of(stage.name)
     return StageAddress(
         values=sha256_json({"common": common, "stage": values, "template": template}),

@@ -20,7 +20,7 @@ MODULES: dict[str, str] = {
     "reason-rl": "reinforce",
     "reject": "reject",
     "reward-models": "reward_models",
-    "general-rl": "reinforce",
+    "general-rl": "general_rl",
     "distill": "distill",
 }
 """Kind -> module of this package."""

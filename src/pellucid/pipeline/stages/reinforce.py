@@ -1,21 +1,43 @@
-"""The stages zero, reason-rl and general-rl: GRPO from the weights of an earlier model."""
+"""The stages zero and reason-rl: GRPO from the weights of an earlier model.
+
+`reinforce` also serves general-rl, which adds reward models and a watch.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
 
 from pellucid.config_stages import RlStageConfig
 from pellucid.data.mixture import load_mixture
 from pellucid.ledger import EventKind
-from pellucid.pipeline.evaluations import small_evaluation
+from pellucid.pipeline.evaluations import Instruments, small_evaluation
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.stage import StageContext
-from pellucid.pipeline.workbench import Workbench
+from pellucid.protocols import ResponseScorer
 from pellucid.rewards.pool import GraderPool
 from pellucid.train.grpo import MetricGroups, StepHook
+
+MakeHook = Callable[[RlStage, Instruments], StepHook]
+"""Makes what is called after the update of a step, once model and grader are there."""
 
 
 def run(context: StageContext, config: RlStageConfig) -> None:
     """Trains what is left to train, and exports the model."""
+    reinforce(context, config)
+
+
+def reinforce(
+    context: StageContext,
+    config: RlStageConfig,
+    *,
+    scorers: Mapping[str, ResponseScorer] | None = None,
+    make_hook: MakeHook | None = None,
+) -> None:
+    """`run` with reward models by the name of their term, and one more hook.
+
+    Raises UserError, NumericsError, or Interrupted with all saved.
+    """
     settings = context.run_config(
         config.start,
         rollout=config.rollout,
@@ -29,6 +51,7 @@ def run(context: StageContext, config: RlStageConfig) -> None:
         stage=context.stage,
         diary=context.diary,
         should_stop=context.should_stop,
+        scorers=scorers or {},
     )
     choices = training.settle(_earlier_choices(context))
     bench = training.open()
@@ -36,8 +59,16 @@ def run(context: StageContext, config: RlStageConfig) -> None:
         EventKind.MEMORY_PLANNED, address=context.address, model=bench.loaded.digest, **choices
     )
     with GraderPool(math_verify=config.reward.math_verify) as grader:
-        training.train(bench, grader, _small_evaluations(context, training, bench, grader))
+        instruments = Instruments(bench, grader)
+        hooks = [_small_evaluations(context, training, instruments)]
+        if make_hook is not None:
+            hooks.append(make_hook(training, instruments))
+        training.train(bench, grader, lambda step: _merged(hook(step) for hook in hooks))
     training.export(bench)
+
+
+def _merged(parts: Iterable[MetricGroups]) -> MetricGroups:
+    return {name: values for groups in parts for name, values in groups.items()}
 
 
 def _earlier_choices(context: StageContext) -> dict[str, object]:
@@ -50,7 +81,7 @@ def _earlier_choices(context: StageContext) -> dict[str, object]:
 
 
 def _small_evaluations(
-    context: StageContext, training: RlStage, bench: Workbench, grader: GraderPool
+    context: StageContext, training: RlStage, instruments: Instruments
 ) -> StepHook:
     """pass@1 on the first suite, every `eval_every` steps."""
     every, recipe = training.config.train.eval_every, context.recipe
@@ -62,6 +93,6 @@ def _small_evaluations(
         if step % every:
             return {}
         limit = recipe.eval.during_limit
-        return small_evaluation(step, suite, bench, grader, limit=limit, seed=recipe.seed)
+        return small_evaluation(step, suite, *instruments, limit=limit, seed=recipe.seed)
 
     return after_update

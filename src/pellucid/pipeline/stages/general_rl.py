@@ -1,0 +1,156 @@
+"""The stage general-rl: RL on reasoning and general prompts with reward models (paper, 3.2.2).
+
+reward-models/helpful, safety ── scorers ─┬─► reward terms, which count late in the stage
+                                          └─► the watch: their rewards against true accuracy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pellucid.config_stages import GeneralRlConfig
+from pellucid.data.mixture import load_mixture
+from pellucid.errors import ConfigError
+from pellucid.ledger import EventKind
+from pellucid.model.scalar_head import is_reward_model, load_reward_model
+from pellucid.pipeline.check import MODEL_TERMS
+from pellucid.pipeline.evaluations import Instruments
+from pellucid.pipeline.measure import as_asked, pipeline_suites
+from pellucid.pipeline.rl_stage import RlStage
+from pellucid.pipeline.stage import StageContext
+from pellucid.pipeline.stages.reinforce import reinforce
+from pellucid.pipeline.workbench import resolve_device, resolve_dtype
+from pellucid.protocols import ResponseScorer
+from pellucid.records import Problem, Request, SamplingParams, Verdict, sample_id
+from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.table import OPEN
+from pellucid.train.grpo import StepHook
+from pellucid.train.hack_watch import HackWatch, Parting, Probe
+from pellucid.train.reward_scorer import RewardModelScorer
+
+PROBES_NAME = "probe.jsonl"
+
+
+def run(context: StageContext, config: GeneralRlConfig) -> None:
+    """Trains what is left to train, under the watch, and exports the model."""
+    scorers = open_scorers(context, config)  # before memory is planned: they take some of it
+    if not scorers or not config.watch.every:
+        reinforce(context, config, scorers=scorers)
+        return
+
+    def make_watch(training: RlStage, instruments: Instruments) -> StepHook:
+        return ProbeSet(context, config, training, scorers, instruments).watch().after_update
+
+    reinforce(context, config, scorers=scorers, make_hook=make_watch)
+
+
+def open_scorers(context: StageContext, config: GeneralRlConfig) -> dict[str, ResponseScorer]:
+    """The reward models that the stage's terms name, on the device. Raises ConfigError where the
+    stage they come from trained none of that name.
+    """
+    wanted = [term for term in MODEL_TERMS if term in config.reward.terms]
+    if config.rewards_from is None:
+        return {}
+    device = resolve_device(context.recipe.device)
+    dtype = resolve_dtype(context.recipe.dtype, device)
+    scorers: dict[str, ResponseScorer] = {}
+    for term in wanted:
+        folder = context.inputs[config.rewards_from].root / term
+        if not is_reward_model(folder):
+            raise ConfigError(
+                f"stage {config.rewards_from} trained no {term} model: let it do so, or take "
+                f"{term!r} out of stages.{config.name}.reward.terms"
+            )
+        loaded = load_reward_model(folder, dtype=dtype, device=device)
+        scorers[term] = RewardModelScorer.of(loaded)
+    return scorers
+
+
+class ProbeSet:
+    """The problems that the watch asks again and again, and how the answers are judged."""
+
+    def __init__(
+        self,
+        context: StageContext,
+        config: GeneralRlConfig,
+        training: RlStage,
+        scorers: Mapping[str, ResponseScorer],
+        instruments: Instruments,
+    ) -> None:
+        self.context = context
+        self.config = config
+        self.training = training
+        self.scorers = scorers
+        self.bench, self.grader = instruments
+        self.graded, self.open = self._choose()
+
+    def watch(self) -> HackWatch:
+        """Raises ConfigError where there is nothing to compare."""
+        if not self.graded or not self.open:
+            missing = "with a right answer" if self.open else "that a reward model scores"
+            raise ConfigError(
+                f"stages.{self.config.name}.watch has no problems {missing}: name some in "
+                "watch.tasks, or set watch.every = 0"
+            )
+        options = self.config.watch
+        return HackWatch(
+            self.context.stage.root / PROBES_NAME,
+            self.measure,
+            self._warn,
+            every=options.every,
+            num_steps=self.config.train.steps,
+            window=options.window,
+            min_fall=options.min_fall,
+        )
+
+    def _choose(self) -> tuple[list[Problem], list[Problem]]:
+        """Those of `watch.tasks`; else the first suite's, and general ones of the training."""
+        recipe, options = self.context.recipe, self.config.watch
+        if options.tasks:
+            mixture = load_mixture(options.tasks, seed=self.context.seed, data_dir=recipe.data_dir)
+            found = mixture.problems
+        else:
+            suite = as_asked(pipeline_suites(recipe), recipe, self.config.name)[0]
+            found = [*suite.problems, *self.training.mixture.problems]
+        graded = [p for p in found if p.grader != OPEN]
+        scored = [p for p in found if p.kind in self.scorers]
+        return graded[: options.limit], scored[: options.limit]
+
+    def measure(self, step: int) -> Probe:
+        """The present policy on the probe set; the same random numbers at every step."""
+        graded, scored = self._answers(self.graded), self._answers(self.open)
+        verdicts, _ = grade_with_retry(self.grader, self.graded, graded)
+        rewards: dict[str, float] = {}
+        for term, scorer in self.scorers.items():
+            own = [i for i, problem in enumerate(self.open) if problem.kind == term]
+            values = scorer.score([self.open[i] for i in own], [scored[i] for i in own])
+            rewards |= {self.open[i].id: v for i, v in zip(own, values, strict=True)}
+        correct = {
+            problem.id: float(score.is_correct)
+            for problem, score in zip(self.graded, verdicts, strict=True)
+            if score.verdict is not Verdict.ERROR  # of the instrument: no word on the policy
+        }
+        return Probe(step=step, rewards=rewards, correct=correct)
+
+    def _answers(self, problems: Sequence[Problem]) -> list[str]:
+        template, tokenizer = self.training.template, self.bench.loaded.tokenizer
+        rollout = self.training.config.rollout
+        requests = [
+            Request(
+                prompt_ids=template.prompt_ids(problem.question, tokenizer),
+                sample_ids=(sample_id("probe", problem.id),),
+            )
+            for problem in problems
+        ]
+        params = SamplingParams(
+            temperature=rollout.temperature,
+            max_new_tokens=rollout.max_new_tokens,
+            stop=rollout.stop or template.stop,
+        )
+        groups = self.bench.engine.generate(requests, params, seed=self.context.seed)
+        return [template.response(group[0].text) for group in groups]
+
+    def _warn(self, parting: Parting) -> None:
+        """Into the ledger and to the console; the metrics have it too."""
+        self.context.note(EventKind.WARNED, warning=parting.line(), step=parting.step)
+        self.context.progress.say(parting.line())
