@@ -49,6 +49,13 @@ _SPECS = (
         is_percent=True,
     ),
     _Spec(
+        title="Reward against truth",
+        caption="The reward models' score and the accuracy on the same probe problems: a reward "
+        "that rises while accuracy falls is being hacked.",
+        names=("probe/reward", "probe/accuracy"),
+        is_percent=True,
+    ),
+    _Spec(
         title="Length",
         caption="Completion tokens.",
         names=("rollout/length_mean",),
@@ -87,6 +94,8 @@ _SPECS = (
 )
 _LABELS = {
     "rollout/reward_mean": "reward",
+    "probe/reward": "score of the reward models",
+    "probe/accuracy": "accuracy",
     "rollout/length_mean": "mean length",
     "rollout/length_truncated_frac": "cut off",
     "rollout/verdict/unparsable": "without answer",
