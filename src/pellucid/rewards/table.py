@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pellucid.errors import ConfigError
 from pellucid.records import Problem, Score, Verdict
 from pellucid.rewards.code import grade_code_problem, read_tests
+from pellucid.rewards.constraints import grade_constraints, read_constraints
 from pellucid.rewards.countdown import grade_countdown, read_puzzle
 from pellucid.rewards.exact import can_read
 from pellucid.rewards.gym import grade_gym, read_entry
@@ -42,6 +43,7 @@ GRADERS: dict[str, GraderFn] = {
     "choice": grade_choice,
     "code": grade_code_problem,
     "sequence": grade_sequence,
+    "constraints": grade_constraints,
     "reasoning-gym": grade_gym,
     OPEN: grade_open,
 }
@@ -50,6 +52,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "countdown": read_puzzle,
     "code": read_tests,
     "sequence": read_sequence,
+    "constraints": read_constraints,
     "reasoning-gym": read_entry,
 }
 """How structured golds are read: a ValueError says why one cannot be."""
