@@ -289,3 +289,16 @@ def test_samples_of_other_problems_are_refused(tmp_path) -> None:
             run(other)
     finally:
         CHAIN[0] = replace(CHAIN[0], id="chain/train/0")
+
+
+def test_an_edit_after_the_fact_is_seen_and_not_mixed_into_a_begun_training(tmp_path) -> None:
+    context = make_world(tmp_path, honest, review="optional")
+    run(context)
+    path = context.stage.root / "review.md"
+    assert len(files(context)[0]) == 6
+    path.write_text(path.read_text().replace("\ndecision: keep", "\ndecision: drop", 1))
+    again = make_world(tmp_path, honest, review="optional")
+    with pytest.raises(RunError, match="is of other examples"):
+        run(again)
+    assert len(files(again)[0]) == 5
+    assert ENGINES[again.stage.root].num_samples == 0
