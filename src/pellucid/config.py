@@ -301,6 +301,10 @@ class RunConfig(Section):
     """
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: the cores this process may use."""
+    unsafe_code: bool = False
+    """Run programs that a model wrote without isolation, with resource limits only. False: a recipe
+    with code problems is refused where programs cannot be isolated (see docs/sandbox.md).
+    """
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     rollout: RolloutConfig = RolloutConfig()

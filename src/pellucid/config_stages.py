@@ -306,6 +306,7 @@ class PipelineConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     exact: Literal["auto"] | bool = "auto"
     threads: int = Field(default=0, ge=0)
+    unsafe_code: bool = False
     """These are what they are in a recipe of one stage."""
     model: ModelConfig = ModelConfig()
     """The base."""

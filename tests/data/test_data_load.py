@@ -4,9 +4,10 @@ import json
 import pytest
 
 from pellucid.data.fetch import get
-from pellucid.data.load import Refusal, load, load_problems, usable
+from pellucid.data.load import Refusal, load, load_problems, require_sandbox, usable
 from pellucid.errors import DataError
 from pellucid.records import Problem
+from pellucid.sandbox import SandboxError
 
 
 @pytest.fixture
@@ -90,3 +91,14 @@ def test_procedural_tasks_load_without_data():
     assert [p.grader for p in problems] == ["countdown"] * 3
     assert problems == load_problems("countdown", "test", limit=5, seed=1)[:3]
     assert problems != load_problems("countdown", "test", limit=3, seed=2)
+
+
+def test_programs_are_refused_in_one_line_where_they_cannot_be_isolated(monkeypatch):
+    monkeypatch.setattr("pellucid.data.load.why_missing", lambda: "no bubblewrap: install it")
+    with pytest.raises(SandboxError) as caught:
+        require_sandbox(["gsm8k", "mbpp"], unsafe=False)
+    assert str(caught.value) == "mbpp has programs judged, but no bubblewrap: install it"
+    require_sandbox(["gsm8k", "mbpp"], unsafe=True)
+    require_sandbox(["gsm8k", "chain"], unsafe=False)
+    monkeypatch.setattr("pellucid.data.load.why_missing", lambda: None)
+    require_sandbox(["mbpp"], unsafe=False)

@@ -31,7 +31,16 @@ AcceptCode = Annotated[
         "--accept-code", help="Keep stages that were made by other code than today's as they are."
     ),
 ]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--unsafe", help="Run a model's programs without isolation where there is none."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
+
+
+def with_unsafe(overrides: list[str] | None, unsafe: bool) -> list[str]:
+    """The overrides, with what --unsafe stands for."""
+    return [*(overrides or []), *(["unsafe_code=true"] if unsafe else [])]
 
 
 class Options(NamedTuple):

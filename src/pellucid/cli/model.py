@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.artifacts import RunFolder
+from pellucid.cli.launch import Unsafe
 from pellucid.cli.output import percent, print_json, print_table
 from pellucid.config import RunConfig
 from pellucid.config_io import load_recipe, parse_config
@@ -54,6 +55,7 @@ def evaluate(
     revision: Revision = None,
     device: Device = "auto",
     seed: Seed = 0,
+    unsafe: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Measure a model: pass@1 with its interval, extraction failures and truncation.
@@ -63,6 +65,7 @@ def evaluate(
     task, sampling = _measured_as(model)
     given = _given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     config = _config(model, revision=revision, device=device, seed=seed) | {
+        "unsafe_code": unsafe,
         "task": task | _given(template=template, data_dir=str(data_dir) if data_dir else None),
         "eval": {
             **(sampling | given),

@@ -15,7 +15,9 @@ from pellucid.cli.launch import (
     Out,
     Overrides,
     RecipeName,
+    Unsafe,
     launch,
+    with_unsafe,
 )
 from pellucid.cli.output import print_json, print_table
 from pellucid.config_io import load_recipe
@@ -29,10 +31,11 @@ def run(
     out: Out = None,
     dry_run: DryRun = False,
     accept_code: AcceptCode = False,
+    unsafe: Unsafe = False,
     json: Json = False,
 ) -> None:
     """Run a recipe: measure, train, measure again. The same command continues a killed run."""
-    config, set_by_hand = load_recipe(recipe, overrides or [])
+    config, set_by_hand = load_recipe(recipe, with_unsafe(overrides, unsafe))
     launch(config, set_by_hand, Options(out, dry_run, accept_code, json))
 
 

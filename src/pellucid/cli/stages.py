@@ -15,7 +15,9 @@ from pellucid.cli.launch import (
     Out,
     Overrides,
     RecipeName,
+    Unsafe,
     launch,
+    with_unsafe,
 )
 from pellucid.config_io import load_recipe
 from pellucid.config_stages import KINDS, PipelineConfig
@@ -49,9 +51,10 @@ def _command(kind: str) -> Callable[..., None]:
         ] = None,
         dry_run: DryRun = False,
         accept_code: AcceptCode = False,
+        unsafe: Unsafe = False,
         json: Json = False,
     ) -> None:
-        config, set_by_hand = load_recipe(recipe, overrides or [])
+        config, set_by_hand = load_recipe(recipe, with_unsafe(overrides, unsafe))
         names = None
         if isinstance(config, PipelineConfig):
             names = stages_of(config, kind, stage)

@@ -13,6 +13,7 @@ from pellucid.errors import DataError
 from pellucid.records import Problem
 from pellucid.rewards import check_gold
 from pellucid.rewards.table import OPEN
+from pellucid.sandbox import SandboxError, why_missing
 from pellucid.tasks import PROCEDURAL, procedural
 from pellucid.tasks.lookup import lookup
 
@@ -76,6 +77,15 @@ def load(
         reason = f": row {first.row}, {first.reason}" if first else ""
         raise DataError(f"{name} {split} has no problem that its grader can use{reason}")
     return loaded
+
+
+def require_sandbox(names: Iterable[str], *, unsafe: bool) -> None:
+    """Raises SandboxError, in one line, where a data set asks for programs and this machine cannot
+    isolate them. `unsafe`: they may run without.
+    """
+    coded = [name for name in names if name in DATASETS and DATASETS[name].grader == "code"]
+    if coded and not unsafe and (why := why_missing()) is not None:
+        raise SandboxError(f"{coded[0]} has programs judged, but {why}")
 
 
 def usable(problems: Iterable[Problem], limit: int | None = None) -> Loaded:

@@ -65,7 +65,8 @@ class CuratedSft:
         """All parts in order; what an earlier process finished is read."""
         examples = self._finished_examples()
         if examples is None:
-            with GraderPool(math_verify=self.config.math_verify) as grader:
+            unsafe = self.context.recipe.unsafe_code
+            with GraderPool(math_verify=self.config.math_verify, unsafe_code=unsafe) as grader:
                 examples = self.curate(self.sample(grader), grader)
         fine_tune(self.context, self.context.open(self.config.start), examples, self.config.sft)
 

@@ -10,14 +10,13 @@ from typing import Any
 from pellucid.artifacts import atomic_write_text, writing
 from pellucid.config import RunConfig
 from pellucid.config_stages import PipelineConfig
-from pellucid.data.load import load_problems
+from pellucid.data.load import load_problems, require_sandbox
 from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
 from pellucid.evaluate.runner import evaluate
 from pellucid.evaluate.suites import Suite, make_suites
 from pellucid.jsonl import ZstdJsonlWriter
-from pellucid.pipeline.workbench import Workbench, open_run_workbench
+from pellucid.pipeline.workbench import Workbench, open_grader, open_run_workbench
 from pellucid.protocols import Grader, ProgressFn
-from pellucid.rewards.pool import GraderPool
 from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
 
@@ -117,13 +116,14 @@ def kept_result(folder: Path, arm: str, suite: Suite) -> Path:
 
 def evaluate_model(config: RunConfig, out: Path | None, progress: Progress) -> list[dict[str, Any]]:
     """Measures a model on the suites of `config.eval`: a summary each; files in `out` if given."""
+    require_sandbox([s.name for s in config.eval.suites], unsafe=config.unsafe_code)
     suites = load_suites(config)
     bench = open_run_workbench(config, progress)
     if out is not None:
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
     summaries = []
-    with GraderPool(math_verify=config.reward.math_verify) as grader:
+    with open_grader(config) as grader:
         for suite in suites:
             samples = len(suite.problems) * suite.k
             with progress.task(suite.label, samples, "samples") as tick:

@@ -42,7 +42,11 @@ class ModelMeasurer:
 
             @cache
             def instruments() -> Instruments:
-                grader = stack.enter_context(GraderPool(math_verify=self.recipe.math_verify))
+                grader = stack.enter_context(
+                    GraderPool(
+                        math_verify=self.recipe.math_verify, unsafe_code=self.recipe.unsafe_code
+                    )
+                )
                 return Instruments(open_run_workbench(config, self.diary.progress), grader)
 
             results = self._evaluations(stage).measure_all(name, suites, instruments)

@@ -212,7 +212,7 @@ class PreferenceData:
             total = len(missing) * config.samples
             with (
                 context.progress.task(f"sampling for {name}", total, "samples") as tick,
-                GraderPool(math_verify=False) as grader,
+                GraderPool(math_verify=False, unsafe_code=context.recipe.unsafe_code) as grader,
             ):
                 sampler.draw(missing, bench, grader, tick)
             bench.engine.release()

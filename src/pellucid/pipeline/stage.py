@@ -86,6 +86,7 @@ def common_config(
         dtype=recipe.dtype,
         exact=recipe.exact,
         threads=recipe.threads,
+        unsafe_code=recipe.unsafe_code,
         model=model,
         task=TaskConfig(template=template, data_dir=recipe.data_dir),
         eval=recipe.eval,

@@ -18,7 +18,7 @@ from pellucid.algo.presets import resolve
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
 from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
-from pellucid.data.load import load_problems
+from pellucid.data.load import load_problems, require_sandbox
 from pellucid.data.mixture import Mixture
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
@@ -29,7 +29,7 @@ from pellucid.pipeline.evaluations import Evaluations, Instruments, small_evalua
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
-from pellucid.pipeline.workbench import Workbench
+from pellucid.pipeline.workbench import Workbench, open_grader
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.terms import check_terms
@@ -76,6 +76,7 @@ def make_plan(config: RunConfig) -> Plan:
     get_template(config.task.template)
     resolve(config.algo)
     task = config.task
+    require_sandbox([task.name, *(s.name for s in config.eval.suites)], unsafe=config.unsafe_code)
     suites = load_suites(config)
     problems = load_problems(
         task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=config.seed
@@ -134,7 +135,7 @@ class ZeroJob:
         chosen = self.training.settle({} if started is None else started.payload)
         bench = self.training.open()
         ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest, **chosen)
-        with GraderPool(math_verify=self.training.config.reward.math_verify) as grader:
+        with open_grader(self.training.config) as grader:
             instruments = Instruments(bench, grader)
             measure_all = self.evaluations.measure_all
             before = measure_all("before", suites, lambda: instruments)

@@ -35,7 +35,7 @@ def jail_command(*, uid: int) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError(
-            f"code cannot be judged without isolation: {HOW_TO_INSTALL}, or allow unsafe runs"
+            f"code cannot be judged without isolation: {HOW_TO_INSTALL}, or run programs without it: --unsafe"
         )
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     spaces += ["--unshare-cgroup-try", "--hostname", "jail"]
@@ -109,7 +109,7 @@ def why_missing() -> str | None:
     except JailError as error:
         return (
             f"code cannot be judged: the jail does not start ({error}): allow unprivileged user"
-            " namespaces, or allow unsafe runs"
+            " namespaces, or run programs without it: --unsafe"
         )
     if run.outcome is not Outcome.PASSED:
         return f"code cannot be judged: the jail's self-test ended with {run.outcome} {run.detail}"

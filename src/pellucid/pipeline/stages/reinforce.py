@@ -14,8 +14,8 @@ from pellucid.pipeline.evaluations import Instruments, small_evaluation
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.stage import StageContext
+from pellucid.pipeline.workbench import open_grader
 from pellucid.protocols import ResponseScorer
-from pellucid.rewards.pool import GraderPool
 from pellucid.train.grpo import MetricGroups, StepHook
 
 MakeHook = Callable[[RlStage, Instruments], StepHook]
@@ -58,7 +58,7 @@ def reinforce(
     context.note(
         EventKind.MEMORY_PLANNED, address=context.address, model=bench.loaded.digest, **choices
     )
-    with GraderPool(math_verify=config.reward.math_verify) as grader:
+    with open_grader(settings) as grader:
         instruments = Instruments(bench, grader)
         hooks = [_small_evaluations(context, training, instruments)]
         if make_hook is not None:
