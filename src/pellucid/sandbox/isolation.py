@@ -35,7 +35,8 @@ def jail_command(*, uid: int) -> list[str]:
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError(
-            f"code cannot be judged without isolation: {HOW_TO_INSTALL}, or run programs without it: --unsafe"
+            f"code cannot be judged without isolation: {HOW_TO_INSTALL}, or run programs without "
+            "it: --unsafe"
         )
     spaces = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     spaces += ["--unshare-cgroup-try", "--hostname", "jail"]
