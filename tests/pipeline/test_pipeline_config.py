@@ -5,6 +5,7 @@ import pytest
 from pellucid.config_io import dump_recipe, load_recipe, load_run_recipe
 from pellucid.config_stages import KINDS, PipelineConfig
 from pellucid.errors import ConfigError
+from pellucid.pipeline.check import check_recipe
 
 RECIPE = """
 name = "p"
@@ -122,3 +123,10 @@ def test_an_override_that_hits_nothing_is_one_line(write, override, message):
 def test_a_command_of_one_stage_says_that_it_takes_no_pipeline(write):
     with pytest.raises(ConfigError, match="recipe of several stages"):
         load_run_recipe(write())
+
+
+def test_a_chat_template_that_the_base_lacks_is_missed_before_any_stage_needs_it(write):
+    config, _ = load_recipe(write())
+    with pytest.raises(ConfigError, match="stages.cold-start: template 'r1-chat' needs a chat"):
+        check_recipe(config, None)
+    assert check_recipe(load_recipe(write(RECIPE.replace("r1-chat", "plain")))[0], None) is None

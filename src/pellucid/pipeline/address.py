@@ -15,6 +15,7 @@ from typing import Any
 
 from pellucid.artifacts import StageFolder, atomic_write_json, sha256_file, sha256_json
 from pellucid.config_stages import BASE, AnyStage, PipelineConfig
+from pellucid.data.store import default_data_dir
 from pellucid.errors import RunError
 from pellucid.manifest import PACKAGE_ROOT
 from pellucid.model.load import resolve, weights_digest
@@ -82,7 +83,10 @@ def make_address(
 
 
 def input_digests(
-    stage: AnyStage, base: str, manifests: Mapping[str, Mapping[str, Any]]
+    recipe: PipelineConfig,
+    stage: AnyStage,
+    base: str,
+    manifests: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, str]:
     """What a stage is made of, by role: models and data of earlier stages, files that it names.
 
@@ -95,8 +99,13 @@ def input_digests(
     student = getattr(stage, "student", None)
     if student is not None:
         digests["student"] = weights_digest(resolve(student))
-    files = {Path(text) for text in _texts(stage.model_dump(mode="json")) if len(text) < LONGEST}
-    return digests | {f"file {path}": sha256_file(path) for path in sorted(files) if path.is_file()}
+    data = Path(recipe.data_dir) if recipe.data_dir else default_data_dir()
+    texts = {text for text in _texts(stage.model_dump(mode="json")) if len(text) < LONGEST}
+    for text in sorted(texts):
+        found = [path for path in (Path(text), data / text) if path.is_file()]
+        if found:
+            digests[f"file {text}"] = sha256_file(found[0])
+    return digests
 
 
 def _texts(value: Any) -> Iterator[str]:

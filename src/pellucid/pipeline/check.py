@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pellucid.algo.presets import resolve
+from pellucid.algo.presets import resolve as resolve_objective
 from pellucid.config_stages import AnyStage, GeneralRlConfig, PipelineConfig, RlStageConfig
+from pellucid.data.load import require_sandbox
 from pellucid.data.mixture import load_mixture
+from pellucid.errors import ConfigError
+from pellucid.model.load import read_outline, resolve
 from pellucid.pipeline.stage import stage_seed
+from pellucid.pipeline.workbench import trained_or_given
 from pellucid.rewards.terms import check_terms
-from pellucid.tasks.templates import get_template
+from pellucid.tasks.templates import TEMPLATES, get_template
 
 MODEL_TERMS = ("helpful", "safety")
 """Reward terms that reward models serve."""
@@ -28,20 +32,44 @@ def check_names(recipe: PipelineConfig) -> None:
         get_template(recipe.template_of(stage.name))
         if isinstance(stage, RlStageConfig):
             check_terms(stage.reward.terms, _scored_terms(stage))
-            resolve(stage.algo)
+            resolve_objective(stage.algo)
 
 
 def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None:
-    """`check_names`, and that the tasks of the chosen stages (None: all) are there.
+    """`check_names`, that the base can be asked with every template, and that the tasks of the
+    chosen stages (None: all) are there.
 
-    Raises ConfigError or DataError.
+    Raises ConfigError, ModelError, DataError, or SandboxError where programs cannot be isolated.
     """
     check_names(recipe)
+    _check_templates(recipe)
+    entries = [entry for stage in recipe.stages for entry in getattr(stage, "tasks", ())]
+    named = [entry.name for entry in (*recipe.eval.suites, *entries)]
+    require_sandbox(named, unsafe=recipe.unsafe_code)
     for stage in recipe.stages:
-        tasks = getattr(stage, "tasks", ())
-        if tasks and (chosen is None or stage.name in chosen):
-            seed = stage_seed(recipe.seed, stage.name)
-            load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
+        if chosen is not None and stage.name not in chosen:
+            continue
+        watch = getattr(stage, "watch", None)
+        for tasks in (getattr(stage, "tasks", ()), watch.tasks if watch is not None else ()):
+            if tasks:
+                seed = stage_seed(recipe.seed, stage.name)
+                load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
+
+
+def _check_templates(recipe: PipelineConfig) -> None:
+    """A model without a chat template would be found out only where its first stage needs one."""
+    tokenizer = read_outline(resolve(trained_or_given(recipe.model))).tokenizer()
+    used = {"template": recipe.template}
+    own = [s.name for s in recipe.stages if s.kind != "distill"]  # a student is another model
+    used |= {f"stages.{name}": recipe.template_of(name) for name in own}
+    used |= {f"eval.suites, {s.name}": s.template for s in recipe.eval.suites if s.template}
+    for where, name in used.items():
+        if get_template(name).is_chat and tokenizer.chat_template is None:
+            plain = ", ".join(n for n, t in TEMPLATES.items() if not t.is_chat)
+            raise ConfigError(
+                f"{where}: template {name!r} needs a chat template and the model "
+                f"{recipe.model.id} has none: choose one of {plain}"
+            )
 
 
 def _scored_terms(stage: AnyStage) -> tuple[str, ...]:

@@ -150,7 +150,7 @@ class PipelineJob:
         return claimed
 
     def _address(self, stage: AnyStage) -> StageAddress:
-        inputs = input_digests(stage, self.base_digest, self.manifests)
+        inputs = input_digests(self.recipe, stage, self.base_digest, self.manifests)
         return make_address(self.recipe, stage, inputs, stage_seed(self.recipe.seed, stage.name))
 
     # Stages that this command runs
