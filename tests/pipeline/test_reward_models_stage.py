@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from chat_server import Reply, chat_server
 from curated_world import ENGINES, OPENED, ScriptedEngine, World, byte_tokenizer, stop_after
 
 from pellucid.artifacts import RunFolder
@@ -171,7 +172,7 @@ def test_a_judge_that_decides_nothing_leaves_no_pair(tmp_path) -> None:
     context = make_context(
         tmp_path, helpful=values, judge={"name": "smalltalk", "min_margin": 2.0}, safety=None
     )
-    with pytest.raises(DataError, match=r"no preference pair is left of .*'undecided'"):
+    with pytest.raises(DataError, match=r"4 judged, 4 undecided, .* lower judge\.min_margin"):
         run(context)
     mended = make_context(
         tmp_path,
@@ -182,3 +183,37 @@ def test_a_judge_that_decides_nothing_leaves_no_pair(tmp_path) -> None:
     mended = replace(mended, recipe=mended.recipe)
     assert run(mended)["helpful"]["trained_on"] > 0
     assert OPENED[mended.stage.root] == ["base"]  # samples and judgments were kept
+
+
+def test_a_model_judges_over_the_network_and_nonsense_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    talks_sense = [False]
+
+    def script(body: dict, before: int) -> Reply:
+        """Knows the rude answer by its exclamation or its scorn; says nothing clear at first."""
+        if not talks_sense[0]:
+            return Reply("Both have their merits.")
+        shown = body["messages"][1]["content"]
+        a, b = (shown.split(f"Assistant {name}'s Answer|>\n")[1] for name in "AB")
+        question = shown.split("\n")[1]
+        good_a, good_b = (smalltalk_quality(question, text.split("\n<|")[0]) for text in (a, b))
+        return Reply(
+            "[[A>>B]]" if good_a > good_b else "[[B>>A]]" if good_b > good_a else "[[A=B]]"
+        )
+
+    values = {"sources": ["sampled"], "prompts": 4, "samples": 2, "max_length_gap": 1.0}
+    with chat_server(script) as server:
+        judge = {"endpoint": {"base_url": server.base_url, "model": "judge-model", "retries": 0}}
+        context = make_context(tmp_path, helpful=values, judge=judge, safety=None)
+        with pytest.raises(DataError, match=r"4 without a clear verdict.*; mend the judge, delete"):
+            run(context)
+        assert len(server.requests) == 4 * 4 * 2  # every question twice
+        talks_sense[0] = True
+        for name in ("judgments.jsonl", "judge.jsonl"):
+            (context.stage.root / name).unlink()
+        again = make_context(tmp_path, helpful=values, judge=judge, safety=None)
+        assert run(again)["helpful"]["trained_on"] > 0
+        assert len(server.requests) == 4 * 4 * 2 + 4 * 4
+    pairs = read_pairs(again.stage.root / "helpful.train.jsonl").rows
+    assert all(smalltalk_quality(p.prompt, p.chosen) for p in pairs)
+    assert not any(smalltalk_quality(p.prompt, p.rejected) for p in pairs)

@@ -89,7 +89,7 @@ class Balanced(NamedTuple):
     pairs: list[PreferencePair]
     num_dropped: int
     gap: float
-    """Mean length of the chosen over that of the rejected ones, less 1."""
+    """Mean length of the chosen less that of the rejected ones, as a share of the longer."""
 
 
 def judge_contests(
@@ -183,7 +183,7 @@ def balance_lengths(
             f"in all {len(pairs)} pairs the {longer} answers are longer: no selection has "
             "comparable lengths; raise helpful.max_length_gap, or set it to 1"
         )
-    return Balanced(kept, len(dropped), left / right - 1.0 if right else 0.0)
+    return Balanced(kept, len(dropped), (left - right) / max(left, right, 1))
 
 
 def _questions(contest: Contest, judgments: int, seed: int) -> Iterator[Question]:

@@ -136,10 +136,7 @@ class PreferenceData:
                 pairs += found.rows[: config.limit]
                 dropped |= {f"{source}: {reason}": n for reason, n in found.dropped.items()}
         if not pairs:
-            raise DataError(
-                f"no preference pair is left of {counts.to_dict()}: sample more prompts, lower "
-                "judge.min_margin, or add sources"
-            )
+            raise DataError(_nothing_left(counts))
         balanced = balance_lengths(_unique(pairs), _visible_length, max_gap=config.max_length_gap)
         counts.unbalanced, counts.kept = balanced.num_dropped, len(balanced.pairs)
         facts = {"judge": counts.to_dict(), "unusable": dropped, "length_gap": balanced.gap}
@@ -248,6 +245,15 @@ class PreferenceData:
 
     def _written(self, reply: smalltalk.Reply) -> str:
         return write_reply(Reply(reply.thinking, reply.answer), self.template)
+
+
+def _nothing_left(counts: JudgeCounts) -> str:
+    """What to do depends on what the judge said."""
+    said = f"no preference pair is left: {counts.judged} judged, {counts.undecided} undecided, "
+    said += f"{counts.nonsense} without a clear verdict, {counts.equal} of equal answers"
+    if counts.nonsense > counts.judged:
+        return f"{said}; mend the judge, delete judgments.jsonl and judge.jsonl, then run again"
+    return f"{said}; sample more prompts, lower judge.min_margin, or add sources"
 
 
 def _draw(name: str, config: RewardDataConfig) -> Draw:
