@@ -83,6 +83,8 @@ class GraderPool:
         )
         self._unsafe_code = unsafe_code
         self._lock = threading.Lock()
+        self._sandbox_lock = threading.Lock()
+        """Apart: to find out whether this machine can isolate takes seconds."""
         self._sandbox: Sandbox | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._room = _Room(max_waiting)
@@ -104,10 +106,11 @@ class GraderPool:
         """
         with self._lock:
             thread, self._thread = self._thread, None
-            sandbox, self._sandbox = self._sandbox, None
         if thread is not None:
             thread.shutdown(cancel_futures=True)
         self._desk.close()
+        with self._sandbox_lock:
+            sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             sandbox.close()
 
@@ -152,7 +155,7 @@ class GraderPool:
         return _Undecided(strict, self._desk.ask((problem.gold, strict)))
 
     def _open_sandbox(self) -> Sandbox:
-        with self._lock:
+        with self._sandbox_lock:
             if self._sandbox is None:
                 self._sandbox = Sandbox(unsafe=self._unsafe_code)
             return self._sandbox
