@@ -49,7 +49,14 @@ def test_one_task_is_drawn_again_as_by_a_plain_choice():
 
 @pytest.mark.parametrize(
     "weights",
-    [(0.5, 0.3, 0.2), (1.0, 1.0), (3.0, 1.0, 1.0, 1.0), (0.7, 0.15, 0.1, 0.05), (1 / 3, 0.1)],
+    [
+        (0.5, 0.3, 0.2),
+        (1.0, 1.0),
+        (3.0, 1.0, 1.0, 1.0),
+        (0.7, 0.15, 0.1, 0.05),
+        (1 / 3, 0.1),
+        (14, 30, 3, 30, 4),
+    ],
 )
 def test_shares_are_exact_up_to_rounding_over_every_window(weights):
     mixture = mixed(*[(f"t{i}", 5, w) for i, w in enumerate(weights)])
