@@ -392,3 +392,28 @@ def test_a_problem_on_which_the_instrument_failed_is_left_out_of_the_consensus()
     result = run([["e0", "e0"], ["c7", "c7"]])
     assert result.cons.value == pytest.approx(1.0)
     assert result.cons.n == 1
+
+
+def test_format_and_language_of_the_samples_are_means_with_intervals():
+    ugly, mixed, fine = "c7", "c7 two 三四</think> 7", "c7 two words</think> 7"
+    result = run([[ugly, mixed], [fine, fine]])
+    assert [p.readable for p in result.problems] == [(False, True), (True, True)]
+    assert result.readable.value == pytest.approx(0.75)
+    shares = [share for p in result.problems for share in p.language]
+    assert shares == pytest.approx([1.0, 1 / 3, 1.0, 1.0])
+    assert result.language.value == pytest.approx((2 / 3 + 1.0) / 2)
+    assert result.language.low <= result.language.value <= result.language.high
+    assert EvalResult.from_json(result.to_json()) == result
+    summary = arm_summary(result)
+    assert summary["readable"]["value"] == pytest.approx(0.75)
+    assert len(summary["language"]["ci95"]) == 2
+
+
+def test_a_result_from_before_these_measures_is_still_read():
+    old = json.loads(run([["c7"]]).to_json())
+    for name in ("readable", "language"):
+        del old[name]
+        for problem in old["problems"]:
+            del problem[name]
+    result = EvalResult.from_json(json.dumps(old))
+    assert (result.readable, result.problems[0].language) == (None, ())
