@@ -59,7 +59,6 @@ from pellucid.tasks.templates import Template, get_template
 
 JUDGES: dict[str, Callable[[str, str, str], float]] = {"smalltalk": prefers}
 """Programs that compare two answers."""
-Example = PreferencePair | LabelledResponse
 
 
 class Draw(NamedTuple):

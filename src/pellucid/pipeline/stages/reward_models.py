@@ -9,7 +9,6 @@ whatever is finished: samples, judgments, checkpoints, model folders.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,11 +272,3 @@ def _merge_metrics(context: StageContext, names: Sequence[str]) -> None:
     if not context.recipe.keep_checkpoints:
         for folder in folders.values():
             shutil.rmtree(folder.root)
-
-
-def read_accuracy(stage: StageFolder) -> dict[str, Any]:
-    """What a finished stage measured. Raises DataError where it is not finished."""
-    path = stage.root / ACCURACY_NAME
-    if not path.is_file():
-        raise DataError(f"{path} is missing: let the stage reward-models finish first")
-    return dict(json.loads(path.read_text()))
