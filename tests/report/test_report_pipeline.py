@@ -58,7 +58,10 @@ def pipeline(tmp_path):
 def test_the_page_has_a_row_for_every_model_and_curves_for_every_stage(pipeline):
     view = read_run(pipeline)
     first = suite_tables(view)[0]
-    assert [row.name for row in first.rows] == ["base", "zero"]
+    assert [(row.name, row.evaluation.arm) for row in first.rows] == [
+        ("base", "base"),
+        ("zero", "zero"),
+    ]
     assert first.rows[1].from_base == GAIN
     assert first.rows[0].from_base is None
     stages = stage_views(view)

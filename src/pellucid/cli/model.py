@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.artifacts import RunFolder
-from pellucid.cli.launch import Unsafe
 from pellucid.cli.output import percent, print_json, print_table
+from pellucid.cli.run import Unsafe
 from pellucid.config import RunConfig
 from pellucid.config_io import load_recipe, parse_config
 from pellucid.config_stages import BASE, PipelineConfig

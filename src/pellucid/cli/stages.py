@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.cli.launch import (
+from pellucid.cli.run import (
     AcceptCode,
     DryRun,
     Json,
