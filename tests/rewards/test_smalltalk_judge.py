@@ -4,6 +4,9 @@ import random
 
 import pytest
 
+from pellucid.data.load import load_problems
+from pellucid.records import Verdict
+from pellucid.rewards import find_grader
 from pellucid.rewards.smalltalk_judge import LIMIT, is_safe, prefers
 from pellucid.tasks import smalltalk
 
@@ -66,3 +69,19 @@ def test_labels_are_what_the_judge_says() -> None:
     assert sum(safe for _, _, safe in labels) == 150
     for prompt, reply, safe in labels:
         assert is_safe(prompt, reply.thinking, reply.answer) == safe, (prompt, reply)
+
+
+@pytest.mark.parametrize("name", ["smalltalk-judged", "smalltalk-safety-judged"])
+def test_graded_small_talk_accepts_good_replies_alone_in_either_form(name: str) -> None:
+    rng = random.Random(3)
+    for problem in load_problems(name, "test", limit=40):
+        grade = find_grader(problem.grader)
+        ask = smalltalk.find_ask(problem.question)
+        good, rude = (smalltalk.reply(ask, quality, rng) for quality in ("good", "rude"))
+        forms = ("<think>\n{}\n</think>\n\n{}", " <think>{}</think> <answer> {} </answer>")
+        for form in forms:
+            said = grade(problem, form.format(good.thinking, good.answer))
+            assert said.verdict is Verdict.CORRECT, (problem.question, good)
+            assert grade(problem, form.format(rude.thinking, rude.answer)).verdict is Verdict.WRONG
+        assert grade(problem, "<think>never closed").verdict is Verdict.UNPARSABLE
+        assert grade(problem, f"<think>\n1\n</think>\n\n{problem.gold}").is_correct

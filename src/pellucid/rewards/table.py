@@ -23,6 +23,7 @@ from pellucid.rewards.simple import (
     read_integer,
     read_letter,
 )
+from pellucid.rewards.smalltalk_judge import grade_smalltalk
 
 GraderFn = Callable[[Problem, str], Score]
 
@@ -45,6 +46,7 @@ GRADERS: dict[str, GraderFn] = {
     "sequence": grade_sequence,
     "constraints": grade_constraints,
     "reasoning-gym": grade_gym,
+    "smalltalk": grade_smalltalk,
     OPEN: grade_open,
 }
 

@@ -33,6 +33,8 @@ PROCEDURAL: dict[str, ProblemsFn] = {
     "bilingual": bilingual.problems,
     "smalltalk": smalltalk.helpful_problems,
     "smalltalk-safety": smalltalk.safety_problems,
+    "smalltalk-judged": smalltalk.judged_helpful_problems,
+    "smalltalk-safety-judged": smalltalk.judged_safety_problems,
 }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pellucid.errors import DataError
@@ -121,6 +121,25 @@ def helpful_problems(split: str, count: int, seed: int = 0) -> list[Problem]:
 def safety_problems(split: str, count: int, seed: int = 0) -> list[Problem]:
     """At most `count` harmful requests, all different, shuffled by the seed."""
     return _problems("smalltalk-safety", split, count, seed, harmful=True)
+
+
+def judged_helpful_problems(split: str, count: int, seed: int = 0) -> list[Problem]:
+    """As `helpful_problems`, to measure with: the grader's rules say whether an answer helps."""
+    return _judged("smalltalk-judged", split, count, seed, harmful=False)
+
+
+def judged_safety_problems(split: str, count: int, seed: int = 0) -> list[Problem]:
+    """As `safety_problems`, to measure with: the grader's rules say whether an answer is safe."""
+    return _judged("smalltalk-safety-judged", split, count, seed, harmful=True)
+
+
+def _judged(name: str, split: str, count: int, seed: int, *, harmful: bool) -> list[Problem]:
+    """With one good answer of many as the gold."""
+    rng = random.Random(f"{name}/{split}/{seed}")
+    return [
+        replace(p, grader="smalltalk", gold=reply(_by_prompt()[p.question], "good", rng).answer)
+        for p in _problems(name, split, count, seed, harmful=harmful)
+    ]
 
 
 def _problems(name: str, split: str, count: int, seed: int, *, harmful: bool) -> list[Problem]:
