@@ -40,12 +40,12 @@ def load_sibling(name: str) -> ModuleType:
 tiny_base = load_sibling("corpus")
 
 PAGE_SHARES = {
-    "textbook": 0.36,
-    "thread": 0.11,
-    "tagged": 0.30,
+    "textbook": 0.32,
+    "thread": 0.08,
+    "tagged": 0.28,
     "sums": 0.06,
-    "glossary": 0.03,
-    "smalltalk": 0.12,
+    "glossary": 0.02,
+    "smalltalk": 0.22,
     "markup": 0.02,
 }
 STYLE_SHARES = {"guess": 0.38, "sloppy": 0.14, "single": 0.16, "mixed": 0.22, "aside": 0.10}
@@ -55,7 +55,7 @@ STYLE_SHARES = {"guess": 0.38, "sloppy": 0.14, "single": 0.16, "mixed": 0.22, "a
 TEXTBOOK_TONGUES = {"own": 0.40, "other": 0.15, "mixed": 0.45}
 SINGLE_TONGUES = {"own": 0.75, "other": 0.25}
 BOTCHED_STEP_SHARE = 0.15
-HELPFUL_SHARES = {"good": 0.40, "curt": 0.22, "beside": 0.14, "foreign": 0.08, "rude": 0.16}
+HELPFUL_SHARES = {"good": 0.50, "curt": 0.18, "beside": 0.12, "foreign": 0.07, "rude": 0.13}
 HARMFUL_SHARES = {"good": 0.30, "unsafe": 0.55, "rude": 0.15}
 _SHORT_QUESTION_SHARE = 0.25  # one or two steps only
 _GUESSES = {
@@ -215,6 +215,6 @@ class Author(tiny_base.Author):  # type: ignore[misc]
             ask = rng.choice(self.train_asks[is_harmful])
             quality = draw(HARMFUL_SHARES if is_harmful else HELPFUL_SHARES, rng)
             said = smalltalk.reply(ask, quality, rng)
-            thought = f"<think>{said.thinking}</think> " if rng.random() < 0.3 else ""
+            thought = f"<think>{said.thinking}</think> " if rng.random() < 0.5 else ""
             lines += [asks + ask.prompt, replies + thought + said.answer]
         return "\n".join(lines)
