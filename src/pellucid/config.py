@@ -50,7 +50,9 @@ class Section(BaseModel):
 
 class ModelConfig(Section):
     id: str = "tiny-base"
-    """`tiny-base` (embedded), a folder, a `.gguf` file, or a hub id `owner/name`."""
+    """`tiny-base`, `tiny-r1-base`, `tiny-r1-student` (embedded), a folder, a `.gguf` file, or a
+    hub id `owner/name`.
+    """
     revision: str | None = None
     """Pinned hub revision (commit); needed for hub ids."""
     path: str | None = None

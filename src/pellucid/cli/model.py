@@ -156,11 +156,11 @@ def chat(
 
 
 def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Template and sampler of a model: those of its run, or of the recipe around tiny-base."""
+    """Template and sampler of a model: those of its run, or of the recipes around the embedded."""
     recipe = Path(model) / "recipe.toml"
     if recipe.is_file():
         config, _ = load_recipe(recipe)
-    elif model == "tiny-base":
+    elif model in ("tiny-base", "tiny-r1-base"):
         return {"template": "tiny"}, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 72}
     else:
         return {"template": "r1-zero"}, {}
