@@ -1,9 +1,10 @@
-"""The GPU table of README.md from stored results: `python scripts/benchmark_table.py [--check]`
+"""The GPU tables from stored results: `python scripts/benchmark_table.py [--check]`
 
-Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers. Of every job the
+Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers: README.md has the
+headline jobs, docs/engine.md all of them. Of every job the
 newest measurement counts, also where it failed; rehearsals never do. A peer's figure comes from
 the same file where it is there, else from the newest file that has it. --check changes nothing and
-exits with 1 if README.md is stale.
+exits with 1 if a table is stale.
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ HEAD = (
     "| job | peer | Pellucid | gain | share of the floor | memory | commit |",
     "|---|---|---|---|---|---|---|",
 )
+HEADLINES = (
+    "rollout-0.5b-64x16-128+512",
+    "rollout-1.5b-64x16-128+512",
+    "rollout-7b-32x16-128+512",
+    "mixed-0.5b",
+    "step-0.5b",
+    "step-1.5b",
+    "train-1.5b",
+    "gap-0.5b",
+)
+PAGES: dict[str, tuple[str, ...] | None] = {"README.md": HEADLINES, "docs/engine.md": None}
+"""Page -> the jobs in its table; None: all."""
 LOWER_IS_BETTER = ("step", "gap")
 
 
@@ -47,21 +60,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--root", type=Path, default=ROOT, help="of the pages")
     arguments = parser.parse_args()
     measured = load(arguments.results)
-    text = arguments.readme.read_text()
-    has_markers = START in text and END in text
-    if not has_markers:
-        if arguments.check and not newest_of_project(measured):
-            return  # nothing to show, and no place for it
-        sys.exit(f"error: {arguments.readme.name} has no lines {START} and {END}: add them")
-    updated = replace_between_markers(text, table(measured))
-    if arguments.check:
-        if updated != text:
-            sys.exit(f"error: {arguments.readme.name} is stale: run scripts/benchmark_table.py")
-        return
-    arguments.readme.write_text(updated)
+    for name, jobs in PAGES.items():
+        page = arguments.root / name
+        text = page.read_text()
+        if START not in text or END not in text:
+            sys.exit(f"error: {name} has no lines {START} and {END}: add them")
+        updated = replace_between_markers(text, table(measured, jobs))
+        if arguments.check and updated != text:
+            sys.exit(f"error: {name} is stale: run scripts/benchmark_table.py")
+        if not arguments.check:
+            page.write_text(updated)
 
 
 def load(folder: Path) -> list[Measured]:
@@ -77,9 +88,11 @@ def replace_between_markers(text: str, body: str) -> str:
     return f"{before}{START}\n{body}\n{END}{after}"
 
 
-def table(measured: list[Measured]) -> str:
-    """The rows, in the order of the jobs, and what the columns mean."""
+def table(measured: list[Measured], jobs: tuple[str, ...] | None = None) -> str:
+    """The rows of the `jobs`, and what the columns mean; None: of all jobs."""
     ours = newest_of_project(measured)
+    if jobs is not None:
+        ours = {name: m for name, m in ours.items() if name in jobs}
     if not ours:
         return "No GPU results are stored yet: `python benchmarks/gpu/run.py`."
     known = [name for name in JOBS if name in ours]
@@ -276,7 +289,10 @@ def _peer_versions(document: dict[str, Any]) -> str:
     for record in document["jobs"]:
         found |= {k: v for k, v in record.get("versions", {}).items() if k in ("vllm", "trl")}
     names = {"vllm": "vLLM", "trl": "TRL"}
-    return ", ".join(f"{names[k]} {v}" for k, v in sorted(found.items())) + " in the same run"
+    return (
+        ", ".join(f"{names[k]} {v}" for k, v in sorted(found.items()))
+        + f" ({document['date'][:10]})"
+    )
 
 
 if __name__ == "__main__":

@@ -112,21 +112,26 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_check_tells_a_stale_readme_from_a_current_one(tmp_path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{table.START}\n{table.END}\n")
-    content = document("2026-01-01", record("step-0.5b", "pellucid"))
+def test_check_tells_a_stale_page_from_a_current_one(tmp_path) -> None:
+    (tmp_path / "docs").mkdir()
+    pages = [tmp_path / name for name in table.PAGES]
+    for page in pages:
+        page.write_text(f"{table.START}\n{table.END}\n")
+    content = document(
+        "2026-01-01", record("step-0.5b", "pellucid"), record("mixed-0.5b-nopdl", "pellucid")
+    )
     (tmp_path / "gpu-1.json").write_text(json.dumps(content))
-    places = ("--results", tmp_path, "--readme", readme)
+    places = ("--results", tmp_path, "--root", tmp_path)
     stale = run_script(*places, "--check")
     assert stale.returncode == 1
     assert "stale" in stale.stderr
     assert run_script(*places).returncode == 0
-    assert "whole GRPO step" in readme.read_text()
+    assert all("whole GRPO step" in page.read_text() for page in pages)
+    assert ["early launch" in page.read_text() for page in pages] == [False, True]
     assert run_script(*places, "--check").returncode == 0
-    readme.write_text("no place\n")
+    pages[0].write_text("no place\n")
     assert "add them" in run_script(*places, "--check").stderr
 
 
-def test_the_readme_shows_the_stored_results() -> None:
+def test_the_pages_show_the_stored_results() -> None:
     assert run_script("--check").stderr == ""
