@@ -25,8 +25,8 @@ from pellucid.model.transformer import Decoder, init_weights
 # Its `from corpus import pages` finds the corpus imported above: the batches are of these pages.
 tiny_base = load_sibling("pretrain")
 
-VOCABULARY = 1280
-NUM_TOKENS = 9_000_000
+VOCABULARY = 2304
+NUM_TOKENS = 8_000_000
 SIZES = {
     "base": {"width": 96, "num_layers": 4, "head_dim": 48, "ffn_width": 256},
     "student": {"width": 64, "num_layers": 3, "head_dim": 32, "ffn_width": 160},
