@@ -1,0 +1,430 @@
+"""The shapes of a dossier's JSON files. `check.py` holds a stranger's files to them.
+
+Printed numbers are decimal strings with exactly `precision` digits behind the point, so that "at
+printed precision" has one meaning. Times are UTC, ISO 8601 in seconds: `2026-11-21T09:00:00Z`.
+Digests are hexadecimal SHA-256. Where a value of a TypedDict may be absent it is `null`, never left
+out. All files but the .jsonl ones may be indented; MANIFEST.jsonl and SEAL.dsse.json are canonical.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+FORMAT_VERSION = 1
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+SEAL_PREDICATE = "urn:pellucid:dossier-seal:v1"
+PREREG_PREDICATE = "urn:pellucid:preregistration:v1"
+
+MANIFEST_NAME = "MANIFEST.jsonl"
+SEAL_NAME = "SEAL.dsse.json"
+UNLISTED = (MANIFEST_NAME, SEAL_NAME)
+"""The only files that the manifest does not list: the seal covers the manifest."""
+REQUIRED = (
+    "claims.json",
+    "prereg/0001.json",
+    "ledger.jsonl",
+    "weights/manifest.json",
+    "train/checkpoints.json",
+)
+
+
+class ManifestLine(TypedDict):
+    """One canonical line of MANIFEST.jsonl, sorted by path."""
+
+    path: str
+    """Relative, `/` between its parts."""
+    bytes: int
+    sha256: str
+    role: str
+    """`samples`, `claims`, `plan`, …: for people."""
+    redacted: bool
+    """Whether the file holds withheld texts."""
+
+
+# Signatures
+
+
+class Signature(TypedDict):
+    """One signature of an envelope."""
+
+    keyid: str
+    """SHA-256 of the raw public key [32 bytes]."""
+    sig: str
+    """Base64 of the Ed25519 signature of DSSE's pre-authentication encoding."""
+
+
+class Envelope(TypedDict):
+    """DSSE. SEAL.dsse.json and prereg/NNNN.dsse.json are the canonical JSON of one, and a newline.
+
+    The payload is base64 of the canonical JSON of a `Statement`."""
+
+    payloadType: str
+    payload: str
+    signatures: list[Signature]
+    """Empty: not signed."""
+
+
+class Subject(TypedDict):
+    name: str
+    """`MANIFEST.jsonl`, or the plan's path."""
+    digest: dict[str, str]
+    """{"sha256": …}"""
+
+
+class Statement(TypedDict):
+    """in-toto, version 1."""
+
+    _type: str
+    subject: list[Subject]
+    """Exactly one."""
+    predicateType: str
+    predicate: dict[str, Any]
+    """`SealPredicate` or `PreregPredicate`."""
+
+
+class LedgerHead(TypedDict):
+    """How long a ledger was at some moment."""
+
+    count: int
+    """Events."""
+    digest: str
+    """`digest` of the last; 64 zeros for none."""
+
+
+class SealPredicate(TypedDict):
+    v: int
+    version: int
+    """1, 2, …: versions of the dossier."""
+    previous: str | None
+    """SHA-256 of the previous version's SEAL.dsse.json, which lies in seals/NNNN.dsse.json."""
+    ledger: LedgerHead
+    """Of ledger.jsonl, whole."""
+    public_key: str | None
+    """Base64 of the raw Ed25519 key that signs; None: unsigned."""
+    time: str
+
+
+class PreregPredicate(TypedDict):
+    v: int
+    public_key: str | None
+    time: str
+
+
+# The plan, prereg/NNNN.json
+
+
+class PlannedSuite(TypedDict):
+    """What will be asked, how often."""
+
+    items: dict[str, str]
+    """Item id -> `canonical.item_sha256`."""
+    k: int
+    """Samples per item: `len(items) * k` records per arm."""
+    seed: int
+    sampler: dict[str, Any]
+    """As in the sample record."""
+    is_dev: bool
+    """Used to choose checkpoints or prompts; no claim may rest on it."""
+
+
+class PlannedArm(TypedDict):
+    """Who will be asked."""
+
+    model: str | None
+    """Root digest of the weights; None: not yet trained, so the released ones
+    (weights/manifest.json)."""
+    template_sha256: str
+    role: Literal["subject", "baseline", "control", "rival"]
+    prompt_candidates: list[str]
+    """Evaluations (`evals/<suite>/<arm>`) on a dev suite among which this arm's prompt was, or will
+    be, chosen: the best pass@1 must be its own template's. Empty: one prompt only."""
+
+
+class PlannedClaim(TypedDict):
+    """The parts of a `Claim` that are fixed before looking: equal keys there."""
+
+    id: str
+    kind: str
+    metric: dict[str, Any]
+    arms: dict[str, str]
+    unit: str
+    cluster: str
+    test: str | None
+    family: str | None
+    rule: str
+    requires: list[str]
+
+
+class CheckpointRule(TypedDict):
+    """Which checkpoint is released."""
+
+    metric: str
+    """Key of `Checkpoint.scores`; ignored for `last`."""
+    pick: Literal["max", "min", "last"]
+    tie: Literal["first", "last"]
+
+
+class Preregistration(TypedDict):
+    v: int
+    id: str
+    """`0001`"""
+    time: str
+    ledger: LedgerHead
+    """Of the ledger when the plan was made; its next events include `preregistered`."""
+    suites: dict[str, PlannedSuite]
+    arms: dict[str, PlannedArm]
+    grader_sha256: str
+    checkpoint_rule: CheckpointRule
+    claims: list[PlannedClaim]
+    mde: dict[str, str]
+    """Claim id -> minimum detectable effect, in words with its assumptions."""
+    max_attempts: int
+    """Evaluations of one suite and arm that may be started; aborted ones count."""
+    training_seeds: int
+    """Independent trainings that the claims rest on."""
+
+
+# Claims
+
+
+class Printed(TypedDict):
+    """Numbers as printed. `p`, `p_adj`: None where the claim has no test."""
+
+    value: str
+    low: str
+    high: str
+    p: str | None
+    p_adj: str | None
+    n_items: int
+    """Problems that took part."""
+    n_clusters: int
+    n_samples: int
+    """Samples that took part, of all arms."""
+
+
+class Claim(TypedDict):
+    """One claim: a program over samples, and what it printed. See `claims.py` for the kinds."""
+
+    id: str
+    text: str
+    kind: str
+    """A key of `claims.KINDS`."""
+    metric: dict[str, Any]
+    """`{"fn": "pass_at_1", "k": 1}`, …"""
+    arms: dict[str, str]
+    """`{"a": "evals/X/after", "b": "evals/X/before"}`: folders of the dossier."""
+    roots: dict[str, str]
+    """Same keys: the Merkle root that each was computed from."""
+    unit: Literal["problem", "sample"]
+    """What is averaged: problems (each counts once), or samples."""
+    cluster: Literal["family", "problem"]
+    test: Literal["clustered_t", "sign_flip"] | None
+    family: str | None
+    """Key of `Claims.families`: tested together."""
+    precision: int
+    """Digits behind the point of every printed number of this claim, 0 … 12."""
+    seed: int
+    """Of a Monte Carlo sign flip."""
+    reported: Printed
+    views: dict[str, Printed | None]
+    """`clean`, `post_cutoff`, `fresh` (and `all`, equal to `reported`, by itself): as printed; None
+    where the view is empty. Required keys for a capability claim (`is_capability`)."""
+    is_capability: bool
+    """Says how able a model is: needs views."""
+    requires: list[str]
+    """Arms (as in the plan) that must have been measured on the same suite, such as controls."""
+    prereg: str
+    """`0001#C3`"""
+    rule: str
+    """Decision rule, such as `low > 0 and p_adj < 0.05`; see `rules.py`."""
+    holds: bool
+    """What the rule gives."""
+    level: Literal["recomputed", "replayed", "re-run"]
+    limits: str
+
+
+class Family(TypedDict):
+    """Tests that are corrected together."""
+
+    correction: Literal["holm"]
+    claims: list[str]
+
+
+class Claims(TypedDict):
+    """claims.json"""
+
+    v: int
+    title: str
+    cutoff: str | None
+    """`2026-06-01`: items first public on or after this day are `post_cutoff`."""
+    families: dict[str, Family]
+    claims: list[Claim]
+
+
+# Evaluations
+
+
+class Root(TypedDict):
+    """evals/<suite>/<arm>/root.json"""
+
+    v: int
+    suite: str
+    arm: str
+    eval_serial: int
+    """Ledger serial of its `evaluation_started`."""
+    merkle_root: str
+    """Of samples.jsonl.gz as shipped."""
+    recorded_root: str
+    """Of the samples before anything was withheld: what `evaluation_ended` says in the ledger."""
+    count: int
+    expected: int
+    """Items times k, by the plan."""
+    redacted: int
+    """Records with withheld texts."""
+    k: int
+    model: str
+    template_sha256: str
+    grader_sha256: str
+    seed: int
+
+
+class Vector(TypedDict):
+    """One line of a grader's self-test, graders/<digest>/vectors.json: a list of these."""
+
+    grader: str
+    gold: str
+    response: str
+    verdict: str
+
+
+class Item(TypedDict):
+    """One item of a set."""
+
+    sha256: str
+    """`canonical.item_sha256`."""
+    first_public: str | None
+    """`2026-07-01`; None: unknown, so not `post_cutoff`."""
+    is_fresh: bool
+    """Made after the weights were sealed."""
+
+
+class DataSet(TypedDict):
+    """data/<suite>.json"""
+
+    v: int
+    suite: str
+    source: str
+    licence: str
+    items: dict[str, Item]
+
+
+# Weights and training
+
+
+class WeightsFile(TypedDict):
+    bytes: int
+    sha256: str
+
+
+class Weights(TypedDict):
+    """weights/manifest.json: the released model. `root` is `sha256_json(files)`."""
+
+    v: int
+    root: str
+    files: dict[str, WeightsFile]
+    tensors: dict[str, Any]
+    """Name -> {"sha256", "dtype", "shape"}."""
+    parent: str | None
+    """Root of the model that training started from."""
+
+
+class Checkpoint(TypedDict):
+    step: int
+    weights: str
+    """Root digest."""
+    scores: dict[str, float]
+    """Dev metric -> value."""
+    evals: list[str]
+    """Evaluations (`evals/<suite>/<arm>`) in the dossier that the scores come from."""
+
+
+class Checkpoints(TypedDict):
+    """train/checkpoints.json: all that were saved, not only the chosen one."""
+
+    v: int
+    rule: CheckpointRule
+    chosen: int
+    """Step."""
+    checkpoints: list[Checkpoint]
+
+
+class TrainingRollout(TypedDict):
+    """One rollout of training, as recorded when it was made."""
+
+    step: int
+    item: str
+    grader: str
+    gold: str | None
+    response: str | None
+    """None, like `gold`: withheld."""
+    verdict: str
+    terms: dict[str, float]
+    """Reward term -> value before weighting."""
+    weights: dict[str, float]
+    """Reward term -> weight."""
+    reward: float
+    """Sum of term times weight; 0 where masked."""
+    masked: bool
+
+
+class Rollouts(TypedDict):
+    """train/rollouts.json: a declared share of the training's rollouts."""
+
+    v: int
+    total: int
+    """Rollouts of the whole training."""
+    rollouts: list[TrainingRollout]
+
+
+# Contamination
+
+
+class ItemScan(TypedDict):
+    """What the scanner found of one item."""
+
+    containment: float
+    """Largest share of the item's n-grams in one training document, 0 … 1."""
+    matches: list[Any]
+    """Row references of the documents."""
+
+
+class SuiteScan(TypedDict):
+    items: dict[str, ItemScan]
+    """Every item of the suite."""
+
+
+class Scan(TypedDict):
+    """contamination/scan.json: what the verifier reads of it; a scanner may add keys."""
+
+    v: int
+    threshold: float
+    """Items with a containment of at least this are not clean."""
+    suites: dict[str, SuiteScan]
+    self_test: dict[str, Any]
+    """{"recall": {leak kind: 0 … 1}, "false_positives": int, "documents": int}"""
+
+
+# The ledger: events of `pellucid.ledger`, whose payloads the verifier reads as follows
+
+
+LEDGER_PAYLOADS: dict[str, tuple[str, ...]] = {
+    "preregistered": ("id", "sha256"),
+    "evaluation_started": ("suite", "arm"),
+    "evaluation_ended": ("eval_serial", "recorded_root", "count"),
+    "evaluation_aborted": ("eval_serial",),
+    "checkpoint_saved": ("step",),
+}
+"""Kind -> keys that must be there. `sha256` is of the plan's file; `eval_serial` the serial of the
+`evaluation_started` that ends. Every started evaluation is either in evals/ or ended by
+`evaluation_aborted`, and both count as attempts."""
