@@ -59,9 +59,9 @@ def leaf_hash(line: bytes) -> bytes:
     return hashlib.sha256(LEAF_PREFIX + line).digest()
 
 
-def item_sha256(*, question: str, gold: str, grader: str) -> str:
-    """Digest of what an item asks and expects: it changes with any of the three."""
-    return sha256_json({"gold": gold, "grader": grader, "question": question})
+def item_sha256(*, item: str, question: str, gold: str, grader: str) -> str:
+    """Digest of what an item asks and expects: it changes with any of the four."""
+    return sha256_json({"gold": gold, "grader": grader, "id": item, "question": question})
 
 
 def items_sha256(items: dict[str, str]) -> str:

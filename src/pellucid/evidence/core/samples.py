@@ -75,13 +75,13 @@ class Sample(TypedDict):
 
     v: int
     eval_serial: int
-    """Ledger serial of the `evaluation_started` event that this sample belongs to."""
+    """Number of the attempt, 1, 2, …: `serial` in the payload of its `evaluation_started`."""
     suite: str
     arm: str
     item: str
     """Id of the problem."""
     item_sha256: str
-    """`canonical.item_sha256` of question, gold and grader."""
+    """`canonical.item_sha256` of id, question, gold and grader."""
     cluster: str
     """Family of the problem: variants of each other share it."""
     model: str

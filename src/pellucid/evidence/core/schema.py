@@ -3,7 +3,8 @@
 Printed numbers are decimal strings with exactly `precision` digits behind the point, so that "at
 printed precision" has one meaning. Times are UTC, ISO 8601 in seconds: `2026-11-21T09:00:00Z`.
 Digests are hexadecimal SHA-256. Where a value of a TypedDict may be absent it is `null`, never left
-out. All files but the .jsonl ones may be indented; MANIFEST.jsonl and SEAL.dsse.json are canonical.
+out. All files but the .jsonl ones may be indented; MANIFEST.jsonl and the .dsse.json are canonical.
+Training, contamination and ledger: `schema_training.py`.
 """
 
 from __future__ import annotations
@@ -272,11 +273,12 @@ class Root(TypedDict):
     suite: str
     arm: str
     eval_serial: int
-    """Ledger serial of its `evaluation_started`."""
+    """Number of the attempt: `serial` in the payload of its `evaluation_started`."""
     merkle_root: str
     """Of samples.jsonl.gz as shipped."""
     recorded_root: str
-    """Of the samples before anything was withheld: what `evaluation_ended` says in the ledger."""
+    """Of the samples before anything was withheld: what `evaluation_ended` says in the ledger,
+    where it says one."""
     count: int
     expected: int
     """Items times k, by the plan."""
@@ -317,114 +319,3 @@ class DataSet(TypedDict):
     source: str
     licence: str
     items: dict[str, Item]
-
-
-# Weights and training
-
-
-class WeightsFile(TypedDict):
-    bytes: int
-    sha256: str
-
-
-class Weights(TypedDict):
-    """weights/manifest.json: the released model. `root` is `sha256_json(files)`."""
-
-    v: int
-    root: str
-    files: dict[str, WeightsFile]
-    tensors: dict[str, Any]
-    """Name -> {"sha256", "dtype", "shape"}."""
-    parent: str | None
-    """Root of the model that training started from."""
-
-
-class Checkpoint(TypedDict):
-    step: int
-    weights: str
-    """Root digest."""
-    scores: dict[str, float]
-    """Dev metric -> value."""
-    evals: list[str]
-    """Evaluations (`evals/<suite>/<arm>`) in the dossier that the scores come from."""
-
-
-class Checkpoints(TypedDict):
-    """train/checkpoints.json: all that were saved, not only the chosen one."""
-
-    v: int
-    rule: CheckpointRule
-    chosen: int
-    """Step."""
-    checkpoints: list[Checkpoint]
-
-
-class TrainingRollout(TypedDict):
-    """One rollout of training, as recorded when it was made."""
-
-    step: int
-    item: str
-    grader: str
-    gold: str | None
-    response: str | None
-    """None, like `gold`: withheld."""
-    verdict: str
-    terms: dict[str, float]
-    """Reward term -> value before weighting."""
-    weights: dict[str, float]
-    """Reward term -> weight."""
-    reward: float
-    """Sum of term times weight; 0 where masked."""
-    masked: bool
-
-
-class Rollouts(TypedDict):
-    """train/rollouts.json: a declared share of the training's rollouts."""
-
-    v: int
-    total: int
-    """Rollouts of the whole training."""
-    rollouts: list[TrainingRollout]
-
-
-# Contamination
-
-
-class ItemScan(TypedDict):
-    """What the scanner found of one item."""
-
-    containment: float
-    """Largest share of the item's n-grams in one training document, 0 … 1."""
-    matches: list[Any]
-    """Row references of the documents."""
-
-
-class SuiteScan(TypedDict):
-    items: dict[str, ItemScan]
-    """Every item of the suite."""
-
-
-class Scan(TypedDict):
-    """contamination/scan.json: what the verifier reads of it; a scanner may add keys."""
-
-    v: int
-    threshold: float
-    """Items with a containment of at least this are not clean."""
-    suites: dict[str, SuiteScan]
-    self_test: dict[str, Any]
-    """{"recall": {leak kind: 0 … 1}, "false_positives": int, "documents": int}"""
-
-
-# The ledger: events of `pellucid.ledger`, whose payloads the verifier reads as follows
-
-
-LEDGER_PAYLOADS: dict[str, tuple[str, ...]] = {
-    "preregistered": ("id", "sha256"),
-    "evaluation_started": ("suite", "arm"),
-    "evaluation_ended": ("eval_serial", "recorded_root", "count"),
-    "evaluation_aborted": ("eval_serial",),
-    "checkpoint_saved": ("step",),
-}
-"""Kind -> keys that must be there. `sha256` is of the plan's file; `eval_serial` the serial of the
-`evaluation_started` that ends. Every started evaluation is either in evals/ or ended by
-`evaluation_aborted`, and both count as attempts."""
