@@ -43,9 +43,10 @@ def test_a_program_gets_a_code_block() -> None:
     assert extract_program(converted) == extract_program(response) == "def f():\n    return 4"
 
 
-def test_answers_to_open_questions_get_no_box() -> None:
+@pytest.mark.parametrize("grader", ["open", "smalltalk", "constraints"])
+def test_answers_in_free_form_get_no_box(grader: str) -> None:
     response = "<think> a greeting </think> <answer> Hello! </answer>"
-    converted = convert(response, ZERO, CHAT, grader="open")
+    converted = convert(response, ZERO, CHAT, grader=grader)
     assert converted == "<think>\na greeting\n</think>\n\nHello!"
 
 

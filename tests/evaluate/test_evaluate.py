@@ -49,7 +49,7 @@ class Template:
     name: str = "r1-zero"
     stop: tuple[str, ...] = ("</answer>",)
 
-    def prompt_ids(self, question, tokenizer):
+    def prompt_ids(self, question, tokenizer, *, grader):
         return tuple(tokenizer.encode(f"Q: {question}"))
 
     def response(self, text):

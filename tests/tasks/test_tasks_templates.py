@@ -5,7 +5,8 @@ from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
 from pellucid.errors import ConfigError
-from pellucid.tasks.templates import TEMPLATES, Template, get_template
+from pellucid.rewards.table import GRADERS
+from pellucid.tasks.templates import FREE_FORM, TEMPLATES, Template, get_template
 
 QUESTION = "If f(x) = {x}, what is 2 + 2? Naïve — 答案 {question}"
 
@@ -79,6 +80,26 @@ def test_chat_forms_ask_as_the_user(tokenizer):
     assert (
         get_template("r1-chat").render("Q?", tokenizer).endswith("<|im_start|>assistant\n<think>\n")
     )
+
+
+@pytest.mark.parametrize("grader", sorted(FREE_FORM))
+def test_no_box_is_asked_for_where_the_grader_reads_none(grader, tokenizer):
+    assert grader in GRADERS
+    for name in TEMPLATES:
+        assert "boxed" not in get_template(name).render("Q?", tokenizer, grader=grader)
+    pairs = {"r1-zero-boxed": "r1-zero", "chat-boxed": "chat"}
+    for name, bare in pairs.items():
+        asked = get_template(name).prompt_ids("Q?", tokenizer, grader=grader)
+        assert asked == get_template(bare).prompt_ids("Q?", tokenizer)
+    thought = get_template("r1-chat").render("Q?", tokenizer, grader=grader)
+    assert thought == get_template("chat").render("Q?", tokenizer) + "<think>\n"
+
+
+@pytest.mark.parametrize("grader", sorted(GRADERS.keys() - FREE_FORM))
+def test_all_other_problems_are_asked_alike(grader, tokenizer):
+    for name in TEMPLATES:
+        template = get_template(name)
+        assert template.render("Q?", tokenizer, grader=grader) == template.render("Q?", tokenizer)
 
 
 def test_thinking_that_the_chat_template_opens_is_not_opened_twice():

@@ -353,6 +353,13 @@ def test_helpful_sees_the_summary_only_and_safety_everything() -> None:
     assert safety.labelled(labelled).label is True
 
 
+def test_general_prompts_are_scored_without_the_request_for_a_box() -> None:
+    _, tokenizer = embedded()
+    reader = RewardReader(get_template("r1-zero-boxed"), tokenizer, "summary")
+    bare = get_template("r1-zero").prompt_ids("Who are you?", tokenizer)
+    assert reader.text("Who are you?", THOUGHT).prompt_ids == bare
+
+
 def test_the_prompt_of_a_thinking_template_leaves_the_tag_to_the_response() -> None:
     _, tokenizer = embedded()
     reader = RewardReader(get_template("r1-zero-think"), tokenizer, "response")

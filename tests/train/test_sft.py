@@ -134,6 +134,15 @@ def test_messages_are_rendered_by_the_models_template(tokenizer: TextTokenizer) 
         ExampleMaker(get_template("r1-zero"), tokenizer).from_text(messages, "x")
 
 
+def test_a_program_is_learnt_behind_the_prompt_that_asks_for_one(tokenizer: TextTokenizer) -> None:
+    template = get_template("r1-chat")
+    maker = ExampleMaker(template, tokenizer)
+    asked = template.prompt_ids("Add.", tokenizer, grader="code")
+    assert "boxed" not in text_of(tokenizer, asked)
+    assert maker.from_text("Add.", "<think>\nx", grader="code").prompt_ids == asked
+    assert maker.from_text("Add.", "<think>\nx").prompt_ids != asked
+
+
 def test_an_answer_ends_with_a_token_at_which_sampling_stops() -> None:
     base = make_tokenizer(eos=("<|endoftext|>",))  # as Qwen's base models, which know ChatML too
     example = ExampleMaker(get_template("chat"), base).from_text("Q?", "4")

@@ -10,8 +10,7 @@ import re
 from typing import NamedTuple
 
 from pellucid.rewards.extract import THINK_CLOSE, THINK_OPEN, last_box, split_thinking
-from pellucid.rewards.table import OPEN
-from pellucid.tasks.templates import Template
+from pellucid.tasks.templates import FREE_FORM, Template
 
 _ANSWER_CLOSE = "</answer>"
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
@@ -87,8 +86,10 @@ def has_tags(text: str) -> bool:
 
 def _findable(summary: str, grader: str) -> str:
     """A summary in which the grader finds the answer without tags."""
-    if grader == OPEN or "```" in summary or last_box(summary) is not None:
+    if "```" in summary or last_box(summary) is not None:
         return summary
     if grader == "code":
         return f"```python\n{summary}\n```"
+    if grader in FREE_FORM:
+        return summary
     return summary if "\n" in summary else f"\\boxed{{{summary}}}"

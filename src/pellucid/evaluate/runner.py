@@ -48,7 +48,9 @@ class PromptTemplate(Protocol):
     name: str
     stop: tuple[str, ...]
 
-    def prompt_ids(self, question: str, tokenizer: Tokenizer) -> Sequence[int]: ...
+    def prompt_ids(
+        self, question: str, tokenizer: Tokenizer, *, grader: str
+    ) -> Sequence[int]: ...
 
     def response(self, text: str) -> str:
         """Completion text as the grader reads it (with what the prompt had already begun)."""
@@ -80,7 +82,9 @@ def evaluate(
     params = replace(params, stop=tuple(dict.fromkeys((*params.stop, *template.stop))))
     requests = [
         Request(
-            prompt_ids=tuple(template.prompt_ids(problem.question, tokenizer)),
+            prompt_ids=tuple(
+                template.prompt_ids(problem.question, tokenizer, grader=problem.grader)
+            ),
             sample_ids=tuple(sample_id("eval", suite, problem.id, i) for i in range(k)),
         )
         for problem in problems

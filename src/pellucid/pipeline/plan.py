@@ -83,7 +83,7 @@ def longest_prompt(problems: Sequence[Problem], template: Template, tokenizer: T
     """
 
     def most(some: Iterable[Problem]) -> int:
-        return max(len(template.prompt_ids(p.question, tokenizer)) for p in some)
+        return max(_prompt_length(p, template, tokenizer) for p in some)
 
     if len(problems) <= ALL_TRIED:
         return most(problems)
@@ -91,6 +91,10 @@ def longest_prompt(problems: Sequence[Problem], template: Template, tokenizer: T
     longest = most(by_length[:LONGEST_TRIED])
     typical = random.Random(0).sample(by_length[LONGEST_TRIED:], TYPICAL_TRIED)
     return longest if most(typical) <= longest else most(problems)
+
+
+def _prompt_length(problem: Problem, template: Template, tokenizer: Tokenizer) -> int:
+    return len(template.prompt_ids(problem.question, tokenizer, grader=problem.grader))
 
 
 def job_of(config: RunConfig, outline: Outline, prompt_tokens: int) -> Job:
@@ -284,5 +288,5 @@ def _prompts(
         notes.append(f"prompts of {ASSUMED_PROMPT} tokens assumed (--prompt-tokens): {error}")
         return ASSUMED_PROMPT, float(ASSUMED_PROMPT)
     few = problems[:TYPICAL_TRIED]
-    mean = fmean(len(template.prompt_ids(p.question, tokenizer)) for p in few)
+    mean = fmean(_prompt_length(p, template, tokenizer) for p in few)
     return longest_prompt(problems, template, tokenizer), mean

@@ -87,7 +87,7 @@ class Sampler:
         tokenizer = bench.loaded.tokenizer
         requests = [
             Request(
-                prompt_ids=template.prompt_ids(problem.question, tokenizer),
+                prompt_ids=template.prompt_ids(problem.question, tokenizer, grader=problem.grader),
                 sample_ids=tuple(
                     sample_id("curate", config.name, problem.id, k) for k in range(config.samples)
                 ),

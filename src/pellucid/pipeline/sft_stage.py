@@ -44,10 +44,11 @@ def tokenize(
     made, num_as_sampled = [], 0
     for example in examples:
         sampled = _sampled(example, template, tokenizer)
+        prompt, grader, where = example.prompt, example.grader, example.id
         if sampled is None:
-            made.append(maker.from_text(example.prompt, example.response, where=example.id))
+            made.append(maker.from_text(prompt, example.response, grader=grader, where=where))
         else:
-            made.append(maker.from_completion(example.prompt, sampled, where=example.id))
+            made.append(maker.from_completion(prompt, sampled, grader=grader, where=where))
             num_as_sampled += 1
     return Tokenized(made, num_as_sampled)
 

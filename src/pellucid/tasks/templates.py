@@ -17,6 +17,8 @@ from pellucid.protocols import Tokenizer
 from pellucid.tasks.lookup import lookup
 
 QUESTION = "{question}"
+FREE_FORM = frozenset({"code", "constraints", "open", "smalltalk"})
+"""Graders that read the answer as it stands: a prompt that asks for a box would mislead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class Template:
     name: str
     text: str
     """The prompt, or the user's message where `is_chat`; `{question}` stands for the question."""
+    free_text: str | None = None
+    """In place of `text` for problems whose grader is one of `FREE_FORM`. None: `text` for all."""
     is_chat: bool = False
     """True: `text` is a user's message, rendered with the model's own chat template."""
     prefill: str = ""
@@ -37,9 +41,15 @@ class Template:
     stop: tuple[str, ...] = ()
     """Strings that end a completion; they stay in its text."""
 
-    def render(self, question: str, tokenizer: Tokenizer) -> str:
-        """The whole prompt text, prefill included. ConfigError where a chat template is missing."""
-        filled = self.text.replace(QUESTION, question)
+    def render(self, question: str, tokenizer: Tokenizer, *, grader: str = "math") -> str:
+        """The whole prompt text, prefill included; `grader` is that of the problem.
+
+        ConfigError where a chat template is missing.
+        """
+        text = self.text
+        if self.free_text is not None and grader in FREE_FORM:
+            text = self.free_text
+        filled = text.replace(QUESTION, question)
         if not self.is_chat:
             return filled + self.prefill
         return self.render_messages([{"role": "user", "content": filled}], tokenizer)
@@ -62,9 +72,11 @@ class Template:
         # Some released chat templates open the thinking themselves: never open it twice.
         return prompt if self.prefill and prompt.endswith(self.prefill) else prompt + self.prefill
 
-    def prompt_ids(self, question: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    def prompt_ids(
+        self, question: str, tokenizer: Tokenizer, *, grader: str = "math"
+    ) -> tuple[int, ...]:
         """Token ids of the rendered prompt: the very ids that are trained on."""
-        return tuple(tokenizer.encode(self.render(question, tokenizer)))
+        return tuple(tokenizer.encode(self.render(question, tokenizer, grader=grader)))
 
     def response(self, completion_text: str) -> str:
         """What graders see: the prefill and the sampled text."""
@@ -96,11 +108,17 @@ TEMPLATES: dict[str, Template] = {
     template.name: template
     for template in (
         Template(name="r1-zero", text=_R1_ZERO, stop=_ANSWER_END),
-        Template(name="r1-zero-boxed", text=_R1_ZERO_BOXED, stop=_ANSWER_END),
+        Template(name="r1-zero-boxed", text=_R1_ZERO_BOXED, free_text=_R1_ZERO, stop=_ANSWER_END),
         Template(name="r1-zero-think", text=f"{_R1_ZERO} ", prefill="<think>", stop=_ANSWER_END),
         Template(name="chat", text=QUESTION, is_chat=True),
-        Template(name="chat-boxed", text=_BOXED_MESSAGE, is_chat=True),
-        Template(name="r1-chat", text=_BOXED_MESSAGE, is_chat=True, prefill="<think>\n"),
+        Template(name="chat-boxed", text=_BOXED_MESSAGE, free_text=QUESTION, is_chat=True),
+        Template(
+            name="r1-chat",
+            text=_BOXED_MESSAGE,
+            free_text=QUESTION,
+            is_chat=True,
+            prefill="<think>\n",
+        ),
         Template(name="plain", text=f"{QUESTION}\n"),
         # For the embedded base model, whose context is too short for the paper's text.
         Template(

@@ -142,7 +142,7 @@ class Collector:
         size = self.config.rollout.group_size
         requests = [
             Request(
-                prompt_ids=tuple(self.template.prompt_ids(p.question, self.tokenizer)),
+                prompt_ids=self.template.prompt_ids(p.question, self.tokenizer, grader=p.grader),
                 sample_ids=tuple(sample_id("train", when, slot, p.id, k) for k in range(size)),
             )
             for slot, p in enumerate(problems)

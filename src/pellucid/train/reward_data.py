@@ -25,6 +25,7 @@ from pellucid.model.scalar_head import RewardModel, View
 from pellucid.model.shared_attention import SharedPromptAttention, upload
 from pellucid.protocols import Tokenizer
 from pellucid.rewards.extract import THINK_OPEN, split_thinking
+from pellucid.rewards.table import OPEN
 from pellucid.tasks.templates import Template
 from pellucid.train.packing import build_token_pack, plan_packs
 from pellucid.train.sft_data import ExampleMaker
@@ -130,11 +131,11 @@ class RewardReader:
 
     def _render(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):
-            rendered = self.template.render(prompt, self.tokenizer)
+            rendered = self.template.render(prompt, self.tokenizer, grader=OPEN)
         elif self.template.is_chat:
             rendered = self.template.render_messages(prompt, self.tokenizer)
         else:
-            rendered = self.template.render(_transcript(prompt), self.tokenizer)
+            rendered = self.template.render(_transcript(prompt), self.tokenizer, grader=OPEN)
         # Chat templates that open the thinking themselves: the response brings its own tag.
         return rendered.rstrip().removesuffix(THINK_OPEN) if _opens(rendered) else rendered
 

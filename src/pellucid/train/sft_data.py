@@ -60,10 +60,15 @@ class ExampleMaker:
         self.end_id = _end_id(template, tokenizer)
 
     def from_text(
-        self, prompt: str | Sequence[Mapping[str, str]], response: str, *, where: str = "example"
+        self,
+        prompt: str | Sequence[Mapping[str, str]],
+        response: str,
+        *,
+        grader: str = "math",
+        where: str = "example",
     ) -> SftExample:
-        """A question, or messages (`role`, `content`; the last is not the assistant's), and the
-        response as graders see it, the template's prefill included.
+        """A question, asked as `grader` reads answers, or messages (`role`, `content`; the last is
+        not the assistant's), and the response as graders see it, the template's prefill included.
 
         Raises DataError, naming `where`, for a response that does not start with the prefill, is
         empty, or holds an end token; ConfigError for messages without a chat template.
@@ -74,7 +79,7 @@ class ExampleMaker:
                 f"{where}: under template {name!r} a response starts with {prefill!r}, not "
                 f"{response[:20]!r}: add it or choose another template"
             )
-        rendered, answer = self._render(prompt, where), response[len(prefill) :]
+        rendered, answer = self._render(prompt, grader, where), response[len(prefill) :]
         if rendered.rstrip().endswith(_THINKING) and answer.lstrip().startswith(_THINKING):
             raise DataError(
                 f"{where}: prompt and response both open the thinking: where the model's chat "
@@ -88,6 +93,7 @@ class ExampleMaker:
         prompt: str | Sequence[Mapping[str, str]],
         completion: Completion,
         *,
+        grader: str = "math",
         where: str = "example",
     ) -> SftExample:
         """A sampled answer, token for token; the end token is added where a stop string ended it.
@@ -99,11 +105,13 @@ class ExampleMaker:
         ids = completion.token_ids
         if not ids or ids[-1] not in self.tokenizer.eos_ids:
             ids = (*ids, self.end_id)
-        return self._example(self._render(prompt, where), ids, where)
+        return self._example(self._render(prompt, grader, where), ids, where)
 
-    def _render(self, prompt: str | Sequence[Mapping[str, str]], where: str) -> str:
+    def _render(
+        self, prompt: str | Sequence[Mapping[str, str]], grader: str, where: str
+    ) -> str:
         if isinstance(prompt, str):
-            return self.template.render(prompt, self.tokenizer)
+            return self.template.render(prompt, self.tokenizer, grader=grader)
         if not prompt or prompt[-1].get("role") == "assistant":
             raise DataError(
                 f"{where}: messages end with what the assistant is to answer: give its own words "

@@ -137,7 +137,7 @@ class ProbeSet:
         rollout = self.training.config.rollout
         requests = [
             Request(
-                prompt_ids=template.prompt_ids(problem.question, tokenizer),
+                prompt_ids=template.prompt_ids(problem.question, tokenizer, grader=problem.grader),
                 sample_ids=(sample_id("probe", problem.id),),
             )
             for problem in problems
