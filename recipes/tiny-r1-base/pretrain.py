@@ -26,7 +26,7 @@ from pellucid.model.transformer import Decoder, init_weights
 tiny_base = load_sibling("pretrain")
 
 VOCABULARY = 2304
-NUM_TOKENS = 8_000_000
+NUM_TOKENS = 10_000_000
 SIZES = {
     "base": {"width": 96, "num_layers": 4, "head_dim": 48, "ffn_width": 256},
     "student": {"width": 64, "num_layers": 3, "head_dim": 32, "ffn_width": 160},
