@@ -18,6 +18,8 @@ LEAF_PREFIX = b"\x00"
 
 MAX_DEPTH = 64
 """Nesting of any JSON in a dossier; ours stays under ten."""
+MAX_VALUES = 4_000_000
+"""Values in one JSON text, about: they take under a gigabyte."""
 MAX_NUMBER_CHARS = 400
 """The longest finite double written out in full has 309 digits."""
 
@@ -76,6 +78,8 @@ def is_sha256(value: object) -> bool:
 
 def parse_json(data: bytes) -> Any:
     """The value that UTF-8 JSON stands for. Raises JsonError; never runs deep or long."""
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise JsonError(f"more than {MAX_VALUES} values")
     try:
         value = _DECODER.decode(data.decode())
     except RecursionError:

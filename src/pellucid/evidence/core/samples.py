@@ -11,7 +11,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import Any, BinaryIO, NoReturn, TypedDict
 
 from pellucid.evidence.core.canonical import (
     JsonError,
@@ -30,7 +30,7 @@ MAX_TOTAL_BYTES = 64 << 30
 MAX_RATIO = 250
 """Unpacked bytes per packed byte, beyond the first `FREE_BYTES`: more is a bomb."""
 FREE_BYTES = 64 << 20
-_CHUNK = 1 << 16
+_CHUNK = 1 << 18
 
 VERDICTS = ("correct", "wrong", "unparsable", "timeout", "error", "ungraded")
 FINISHES = ("eos", "stop_string", "length", "error")
@@ -150,14 +150,16 @@ def redact_sample(sample: Sample, fields: tuple[str, ...] = WITHHELD_FIELDS) -> 
     return kept
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """Lines (without newlines) of a gzip file, streamed. Raises SampleError on damage and bombs."""
-    packed_bytes = path.stat().st_size
+def read_lines(packed: BinaryIO, packed_bytes: int) -> Iterator[bytes]:
+    """Lines (without newlines) of gzip data, streamed. Raises SampleError on damage and bombs.
+
+    `packed_bytes`: how many there are.
+    """
     limit = min(MAX_TOTAL_BYTES, FREE_BYTES + MAX_RATIO * packed_bytes)
     total, rest = 0, b""
     try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_CHUNK * 4):
+        with gzip.open(packed, "rb") as file:
+            while chunk := file.read(_CHUNK):
                 total += len(chunk)
                 if total > limit:
                     _fail(f"unpacks to more than {limit} bytes from {packed_bytes}")
@@ -177,8 +179,14 @@ def read_samples(path: Path) -> Iterator[tuple[bytes, Sample]]:
 
     Lines are checked by type, not for canonical form: their bytes are what is hashed.
     """
+    with path.open("rb") as file:
+        yield from samples_of(file, path.stat().st_size)
+
+
+def samples_of(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sample]]:
+    """`read_samples` of an open file."""
     check = SampleChecker()
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in enumerate(read_lines(packed, packed_bytes), 1):
         try:
             sample = parse_json(line)
         except JsonError as error:

@@ -1,4 +1,4 @@
-"""The shapes of a dossier's JSON files. `check.py` holds a stranger's files to them.
+"""The shapes of a dossier's JSON files. `shapes.py` holds a stranger's files to them.
 
 Printed numbers are decimal strings with exactly `precision` digits behind the point, so that "at
 printed precision" has one meaning. Times are UTC, ISO 8601 in seconds: `2026-11-21T09:00:00Z`.

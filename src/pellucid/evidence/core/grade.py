@@ -1,0 +1,151 @@
+"""Grades samples again with the strict graders, which read text alone and need no package.
+
+Graders that run programs (`code`), call a package (`reasoning-gym`) or a model (`open`) are not
+redone here. Where exact mathematics is undecided, the second opinion that was recorded stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+
+from pellucid.evidence.core.canonical import sha256_json
+from pellucid.evidence.core.samples import Sample
+from pellucid.records import Problem, Score
+from pellucid.rewards.constraints import grade_constraints
+from pellucid.rewards.countdown import grade_countdown
+from pellucid.rewards.extract import extract_answer
+from pellucid.rewards.math import strict_score
+from pellucid.rewards.sequence import grade_sequence
+from pellucid.rewards.simple import grade_choice, grade_exact, grade_integer
+
+GRADER_SOURCES = (
+    "records.py",
+    "rewards/algebra.py",
+    "rewards/constraints.py",
+    "rewards/countdown.py",
+    "rewards/exact.py",
+    "rewards/extract.py",
+    "rewards/identify.py",
+    "rewards/latex.py",
+    "rewards/math.py",
+    "rewards/parse.py",
+    "rewards/read.py",
+    "rewards/regions.py",
+    "rewards/sequence.py",
+    "rewards/shapes.py",
+    "rewards/simple.py",
+)
+"""Files, below the package, that decide a verdict here: `zipapp` packs them."""
+
+CACHE_ENTRIES = 500_000
+
+Outcome = tuple[str, str | None]
+"""(verdict, extracted answer)"""
+UNDECIDED = "undecided"
+"""In place of a verdict: exact comparison cannot tell."""
+
+
+@cache
+def grader_sha256() -> str:
+    """Digest of the graders' sources: what a plan fixes, and every sample names."""
+    return sha256_json({name: _source_sha256(name) for name in GRADER_SOURCES})
+
+
+def _source_sha256(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    source = pkgutil.get_data(f"pellucid.{folder}".rstrip("."), file)
+    assert source is not None, f"{name} is packed with the verifier"
+    return hashlib.sha256(source).hexdigest()
+
+
+def _math(problem: Problem, response: str) -> Outcome:
+    score = strict_score(problem.gold, response)
+    return (UNDECIDED, score) if isinstance(score, str) else (score.verdict.value, score.extracted)
+
+
+def _by(grade: Callable[[Problem, str], Score]) -> Callable[[Problem, str], Outcome]:
+    def outcome(problem: Problem, response: str) -> Outcome:
+        score = grade(problem, response)
+        return score.verdict.value, score.extracted
+
+    return outcome
+
+
+BY_ANSWER: dict[str, Callable[[Problem, str], Outcome]] = {
+    "math": _math,
+    "integer": _by(grade_integer),
+    "exact": _by(grade_exact),
+    "choice": _by(grade_choice),
+    "countdown": _by(grade_countdown),
+    "sequence": _by(grade_sequence),
+}
+"""Graders whose verdict depends on gold and extracted answer alone."""
+BY_RESPONSE: dict[str, Callable[[Problem, str], Outcome]] = {
+    "constraints": _by(grade_constraints),
+}
+
+
+class Regrader:
+    """Grades samples again, equal ones once."""
+
+    def __init__(self) -> None:
+        self._by_answer: dict[tuple[str, str, str], Outcome] = {}
+        self._by_response: dict[bytes, Outcome] = {}
+
+    def outcome(self, grader: str, gold: str, response: str) -> Outcome | None:
+        """What the strict grader says of a response; None: this grader cannot be redone here."""
+        if grader in BY_ANSWER:
+            return self._cached_by_answer(grader, gold, response)
+        if grader in BY_RESPONSE:
+            key = hashlib.sha256(repr((grader, gold, response)).encode()).digest()
+            found = self._by_response.get(key)
+            if found is None:
+                _bound(self._by_response)
+                found = BY_RESPONSE[grader](_problem(grader, gold), response)
+                self._by_response[key] = found
+            return found
+        return None
+
+    def _cached_by_answer(self, grader: str, gold: str, response: str) -> Outcome:
+        answer = extract_answer(response)
+        if answer is None:
+            return "unparsable", None
+        key = (grader, gold, answer)
+        found = self._by_answer.get(key)
+        if found is None:
+            _bound(self._by_answer)
+            found = BY_ANSWER[grader](_problem(grader, gold), response)
+            if len(gold) + len(answer) <= 1000:  # what is long is rarely repeated, and fills memory
+                self._by_answer[key] = found
+        return found
+
+    def disagreement(self, sample: Sample) -> str | None:
+        """How grading again differs from what was recorded; empty: it cannot be redone; None: it
+        does not differ.
+        """
+        gold, response, recorded = sample["gold"], sample["response"], sample["verdict"]
+        if gold is None or response is None or recorded in ("error", "ungraded"):
+            return ""
+        outcome = self.outcome(sample["grader"], gold, response)
+        if outcome is None:
+            return ""
+        verdict, extracted = outcome
+        if extracted != sample["extracted"]:
+            shown = f"{ascii(extracted)[:40]}, not {ascii(sample['extracted'])[:40]}"
+            return f"the answer in the response is {shown}"
+        if verdict == UNDECIDED:
+            is_second = sample["method"] == "math-verify"
+            return "" if is_second or recorded == "wrong" else "undecided, but recorded as decided"
+        return None if verdict == recorded else f"{verdict}, recorded as {recorded}"
+
+
+def _bound(cache: dict) -> None:  # type: ignore[type-arg]
+    if len(cache) >= CACHE_ENTRIES:
+        cache.clear()
+
+
+def _problem(grader: str, gold: str) -> Problem:
+    return Problem(id="", question="", gold=gold, grader=grader)
