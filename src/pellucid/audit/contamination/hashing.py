@@ -1,0 +1,192 @@
+"""The words of many documents as 64-bit hashes, without a Python object a word.
+
+The rules are those of `pellucid.evidence.core.containment`, on UTF-8 bytes: a table tells letters,
+digits and the rest apart, and where the class changes a word begins or ends. The hash of a word is
+a polynomial in its bytes, taken as the difference of two prefix sums. Equal words have equal
+hashes, so nothing is missed; unequal ones that collide are found out when a pair is compared word
+by word.
+
+Legend: B bytes · W words · D documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.evidence.core.containment import SAME_COMMAND, TYPESETTING, fold
+
+Hashes = NDArray[np.uint64]
+
+BATCH_BYTES = 1 << 17
+"""Text hashed at once: the 64-bit work arrays then stay near the processor's second-level cache."""
+
+_LETTER, _DIGIT = 1, 2
+_BACKSLASH = 0x5C
+
+
+def _classes() -> bytes:
+    table = bytearray([0] * 0x80 + [_LETTER] * 0x80)
+    for byte in range(0x80):
+        if chr(byte).isalpha():
+            table[byte] = _LETTER
+        elif chr(byte).isdigit():
+            table[byte] = _DIGIT
+    return bytes(table)
+
+
+def _values() -> Hashes:
+    """A random odd number a byte; capitals have that of their small letter."""
+    table = np.random.PCG64(2).random_raw(256) | np.uint64(1)
+    table[ord("A") : ord("Z") + 1] = table[ord("a") : ord("z") + 1]
+    return table
+
+
+_CLASS = _classes()
+_VALUE = _values()
+_BASE = 0x9E3779B97F4A7C15
+_INVERSE = pow(_BASE, -1, 1 << 64)
+_GRAM_BASE = 0xD1342543DE82EF95
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+_HALF = np.uint64(32)
+_LOWEST = np.uint64(1)
+_NOT_LOWEST = ~_LOWEST
+
+
+def _powers(base: int, count: int) -> Hashes:
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[0] = 1
+    return np.multiply.accumulate(factors)
+
+
+class Words(NamedTuple):
+    """The words of several documents, one after the other."""
+
+    hashes: Hashes
+    """[W]"""
+    first: NDArray[np.int64]
+    """[D + 1]: where the words of each document begin; behind the last, W."""
+
+
+class WordHasher:
+    """Hashes words. The powers of the base are kept, and grow with the largest batch seen."""
+
+    def __init__(self) -> None:
+        self._grow(BATCH_BYTES + 1024)
+        commands = self._plain(sorted(TYPESETTING))
+        self._dropped = np.sort(commands)
+        names = sorted(SAME_COMMAND)
+        order = np.argsort(self._plain(names))
+        self._renamed = self._plain(names)[order]
+        self._new_names = self._plain([SAME_COMMAND[name] for name in names])[order]
+
+    def _grow(self, count: int) -> None:
+        self._up, self._down = _powers(_BASE, count), _powers(_INVERSE, count)
+
+    def _plain(self, words: Sequence[str]) -> Hashes:
+        return self._split(" ".join(words).encode())[0]
+
+    def hash(self, texts: Sequence[str]) -> Words:
+        """The words of each text. An empty text has none."""
+        encoded = [fold_bytes(text) for text in texts]
+        lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+        hashes, starts, is_command = self._split(b"\n".join(encoded))
+        if is_command.any():
+            hashes, kept = self._commands(hashes, np.flatnonzero(is_command))
+            hashes, starts = hashes[kept], starts[kept]
+        ends = np.cumsum(lengths + 1)
+        first = np.concatenate([[0], np.searchsorted(starts, ends)])
+        return Words(hashes, first.astype(np.int64))
+
+    def _split(self, data: bytes) -> tuple[Hashes, NDArray[np.int64], NDArray[np.bool_]]:
+        """Hash, first byte, and "a backslash stands before it", of each word."""
+        padded = b" " + data + b" "
+        raw = np.frombuffer(padded, dtype=np.uint8)
+        if len(raw) > len(self._up):
+            self._grow(2 * len(raw))
+        kinds = np.frombuffer(padded.translate(_CLASS), dtype=np.uint8)
+        edges = np.flatnonzero(kinds[1:] != kinds[:-1])
+        kinds_at = kinds.take(edges + 1)
+        begin = np.flatnonzero(kinds_at)
+        # Behind a word stands the next edge, whatever comes there.
+        starts, ends = edges.take(begin), edges.take(begin + 1)
+        sums = np.empty(len(raw), dtype=np.uint64)
+        np.take(_VALUE, raw, out=sums, mode="clip")
+        sums *= self._up[: len(raw)]
+        np.add.accumulate(sums, out=sums)
+        hashes = mixed((sums.take(ends) - sums.take(starts)) * self._down.take(starts + 1))
+        kinds_at = kinds_at.take(begin)
+        # The lowest bit tells digits from letters.
+        hashes &= _NOT_LOWEST
+        hashes |= kinds_at >> 1
+        # A digit's word is no command: \\2 breaks a table's row.
+        is_command = (raw.take(starts) == _BACKSLASH) & (kinds_at == _LETTER)
+        return hashes, starts, is_command
+
+    def _commands(
+        self, hashes: Hashes, where: NDArray[np.int64]
+    ) -> tuple[Hashes, NDArray[np.int64]]:
+        commands = hashes[where]
+        place = np.minimum(np.searchsorted(self._renamed, commands), len(self._renamed) - 1)
+        is_renamed = self._renamed[place] == commands
+        hashes[where[is_renamed]] = self._new_names[place[is_renamed]]
+        place = np.minimum(np.searchsorted(self._dropped, commands), len(self._dropped) - 1)
+        dropped = where[self._dropped[place] == commands]
+        kept = np.ones(len(hashes), dtype=bool)
+        kept[dropped] = False
+        return hashes, np.flatnonzero(kept)
+
+
+def fold_bytes(text: str) -> bytes:
+    """`fold` as UTF-8. Capital letters of ASCII stay: their hash is that of the small ones."""
+    if text.isascii() and "[asy]" not in text:
+        return text.encode()
+    return fold(text).encode(errors="replace")
+
+
+def mixed(hashes: Hashes) -> Hashes:
+    """Spreads every bit over the upper half."""
+    return (hashes ^ (hashes >> _HALF)) * _MIX
+
+
+def mask_numbers(words: Words) -> Words:
+    """The number-masked form: each run of digit words, within a document, is one word."""
+    is_digit = (words.hashes & _LOWEST).astype(bool)
+    kept = np.ones(len(words.hashes), dtype=bool)
+    kept[1:] = ~(is_digit[1:] & is_digit[:-1])
+    inner = words.first[:-1]
+    kept[inner[inner < len(kept)]] = True
+    hashes = np.where(is_digit, _LOWEST, words.hashes)[kept]
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return Words(hashes, before[words.first])
+
+
+def gram_hashes(hashes: Hashes, n: int) -> Hashes:
+    """Hash of the n words from each position on [W - n + 1]; empty where there are fewer.
+
+    Built by doubling, so 13 words cost five multiplications instead of twelve.
+    """
+    if len(hashes) < n:
+        return hashes[:0]
+    powers: dict[int, Hashes] = {1: hashes}
+    width = 1
+    while width * 2 <= n:
+        powers[width * 2] = _joined(powers[width], width, powers[width], width)
+        width *= 2
+    whole, length = powers[width], width
+    while length < n:
+        width = max(w for w in powers if w <= n - length)
+        whole, length = _joined(whole, length, powers[width], width), length + width
+    return mixed(whole)
+
+
+def _joined(left: Hashes, left_width: int, right: Hashes, right_width: int) -> Hashes:
+    """Grams of both widths together: left · base^right_width + right."""
+    behind = right[left_width:]
+    factor = np.uint64(pow(_GRAM_BASE, right_width, 1 << 64))
+    together = left[: len(behind)] * factor
+    together += behind
+    return together

@@ -1,0 +1,193 @@
+"""The n-grams of all evaluation items in sorted tables, and which documents have them.
+
+Of a document that is read, only its words' hashes are looked at. A table of booleans, a few
+megabytes large, throws out nearly all of its n-grams; those left are looked up in the sorted table.
+An item of three or four words is an n-gram of its own length; shorter ones are not scanned.
+
+Legend: U distinct n-grams · O their occurrences in items · R rows of a match · D documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.audit.contamination.hashing import (
+    Hashes,
+    WordHasher,
+    Words,
+    gram_hashes,
+    mask_numbers,
+)
+from pellucid.audit.contamination.records import Rule
+from pellucid.evidence.core.containment import DECIDING
+
+Ints = NDArray[np.int64]
+
+LEAST_WORDS = 3
+_FILTER_LOAD = 32
+"""Slots of the table of booleans for each n-gram."""
+
+
+class Match(NamedTuple):
+    """N-grams of items in documents: one row for each place in an item. All [R]."""
+
+    document: Ints
+    item: Ints
+    offset: Ints
+    """First word of the n-gram in the item. It has `DECIDING` words, or as many as the item."""
+
+
+class _Table:
+    """N-grams of one length."""
+
+    def __init__(self, n: int, hashes: Hashes, where: Ints) -> None:
+        self.n = n
+        order = np.argsort(hashes, kind="stable")
+        self.where: Ints = where[order]
+        """[O] First words of the occurrences, counted through all items."""
+        self.grams, self.start, self.count = np.unique(
+            hashes[order], return_index=True, return_counts=True
+        )
+        self.documents = np.zeros(len(self.grams), dtype=np.int64)
+        """[U] Documents seen so far that have the n-gram."""
+        bits = max(10, (len(self.grams) * _FILTER_LOAD).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._filter = np.zeros(1 << bits, dtype=bool)
+        self._filter[self.grams >> self._shift] = True
+
+    def hits(self, words: Words) -> tuple[Ints, Ints]:
+        """(document, index of the n-gram), each pair once, by document."""
+        hashes = gram_hashes(words.hashes, self.n)
+        places = np.flatnonzero(self._filter.take((hashes >> self._shift).view(np.int64)))
+        hashes = hashes.take(places)
+        found = np.minimum(np.searchsorted(self.grams, hashes), len(self.grams) - 1)
+        real = self.grams.take(found) == hashes
+        places, found = places[real], found[real]
+        document = np.searchsorted(words.first, places, side="right") - 1
+        whole = places + self.n <= words.first.take(document + 1)
+        keys = distinct(document[whole] * len(self.grams) + found[whole])
+        return np.divmod(keys, len(self.grams))
+
+    def places(self, document: Ints, found: Ints) -> tuple[Ints, Ints]:
+        """(document, place of an n-gram in an item) of each hit, for all places of its n-gram."""
+        counts = self.count.take(found)
+        hit = np.repeat(np.arange(len(found)), counts)
+        within = np.arange(len(hit)) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = self.start.take(found).take(hit) + within
+        return document.take(hit), self.where.take(place)
+
+
+class ItemIndex:
+    """The items' n-grams, stock phrases left out; counts the documents that have each."""
+
+    def __init__(
+        self, texts: Sequence[str], hasher: WordHasher, rule: Rule, *, masked: bool = False
+    ) -> None:
+        self.masked, self.rule = masked, rule
+        words = hasher.hash(texts)
+        if masked:
+            words = mask_numbers(words)
+        self.lengths: Ints = np.diff(words.first)
+        """Words of each item."""
+        self.first = words.first
+        self.item_of: Ints = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        """Item of each word."""
+        self.too_short = int((self.lengths < LEAST_WORDS).sum())
+        sizes = (DECIDING,) if masked else range(LEAST_WORDS, DECIDING + 1)
+        tables = (self._table(words, n) for n in sizes)
+        self.tables = [table for table in tables if len(table.grams)]
+
+    def _table(self, words: Words, n: int) -> _Table:
+        """All n-grams of the deciding length; of a shorter one, those that are whole items."""
+        hashes = gram_hashes(words.hashes, n)
+        place = np.arange(len(hashes))
+        item = np.searchsorted(words.first, place, side="right") - 1
+        offset = place - words.first[item]
+        inside = offset + n <= self.lengths[item]
+        if n < DECIDING:
+            inside &= self.lengths[item] == n
+        hashes, item = hashes[inside], item[inside]
+        kept = self._without_stock(hashes, item) if n == DECIDING else slice(None)
+        return _Table(n, hashes[kept], place[inside][kept])
+
+    def _without_stock(self, hashes: Hashes, item: Ints) -> NDArray[np.bool_]:
+        """False for stock phrases, but in items that are mostly made of them: variants of one
+        template share all their n-grams, and would be seen by nothing else.
+        """
+        grams, inverse = np.unique(hashes, return_inverse=True)
+        pairs = distinct(inverse * (len(self.lengths) + 1) + item)
+        holders = np.bincount(pairs // (len(self.lengths) + 1), minlength=len(grams))
+        is_stock = holders[inverse] > self.rule.stock_items
+        stock = np.bincount(item[is_stock], minlength=len(self.lengths))
+        grams_of_item = np.bincount(item, minlength=len(self.lengths))
+        return ~is_stock | (2 * stock > grams_of_item)[item]
+
+    def take_counts(self) -> list[Ints]:
+        """How many documents had each n-gram, by table; counting starts anew."""
+        counts = [table.documents for table in self.tables]
+        for table in self.tables:
+            table.documents = np.zeros(len(table.grams), dtype=np.int64)
+        return counts
+
+    def add_counts(self, counts: Sequence[Ints]) -> None:
+        """Adds what `take_counts` of the same items' index gave."""
+        for table, more in zip(self.tables, counts, strict=True):
+            table.documents += more
+
+    def match(self, words: Words) -> Match:
+        """Candidate pairs of these documents, numbered from 0, with the n-grams that they share."""
+        if self.masked:
+            words = mask_numbers(words)
+        keys = [_NOTHING]
+        for table in self.tables:
+            document, found = table.hits(words)
+            table.documents += np.bincount(found, minlength=len(table.grams))
+            document, where = table.places(document, found)
+            keys.append(document * self.first[-1] + where)
+        return self._candidates(np.sort(np.concatenate(keys)))
+
+    def _candidates(self, keys: Ints) -> Match:
+        """The rows of pairs that can still count, by document, item and offset."""
+        document, where = np.divmod(keys, self.first[-1])
+        item = self.item_of.take(where)
+        rows = Match(document, item, where - self.first.take(item))
+        begins, new_words = self.new_words_of(rows)
+        if not len(begins):
+            return rows
+        covered = np.add.reduceat(new_words, begins)
+        length = self.lengths.take(item.take(begins))
+        can_count = (covered >= self.rule.least * length) & (
+            (covered >= self.rule.evidence) | (covered >= self.rule.full * length)
+        )
+        kept = np.flatnonzero(np.repeat(can_count, np.diff(begins, append=len(new_words))))
+        return Match(*(column.take(kept) for column in rows))
+
+    def new_words_of(self, rows: Match) -> tuple[Ints, Ints]:
+        """Of rows in order: where each pair begins, and of each row its words that no later one
+        covers. Summed over a pair, these are the item's words that are covered.
+        """
+        if not len(rows.item):
+            return _NOTHING, _NOTHING
+        last = np.ones(len(rows.item), dtype=bool)
+        np.not_equal(rows.item[1:], rows.item[:-1], out=last[:-1])
+        last[:-1] |= rows.document[1:] != rows.document[:-1]
+        begins = np.flatnonzero(np.append(True, last[:-1]))
+        width = np.minimum(DECIDING, self.lengths.take(rows.item))
+        reach = np.diff(rows.offset, append=0)
+        reach[last] = DECIDING
+        return begins, np.minimum(width, reach)
+
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+
+
+def distinct(keys: Ints) -> Ints:
+    """Sorted, each value once."""
+    keys = np.sort(keys)
+    is_new = np.ones(len(keys), dtype=bool)
+    np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
+    return keys[is_new]

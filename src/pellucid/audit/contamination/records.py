@@ -1,0 +1,111 @@
+"""What a scan compares, and what it finds. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pellucid.evidence.core.containment import Containment
+
+Kind = Literal["full", "partial", "twin"]
+"""full: (nearly) all of the item stands in the document. partial: enough of what is rare in it.
+twin: only with its numbers masked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """An evaluation item. Example: Item(suite="gsm8k/test", row=17, text="Janet's ducks …")"""
+
+    suite: str
+    row: int
+    """Counted from 0, in the suite's file or split."""
+    text: str
+    """The question alone: answers are short, and stand everywhere."""
+
+
+class Source(Protocol):
+    """Documents of a training corpus: a file, or problems in memory. It is sent to processes."""
+
+    @property
+    def name(self) -> str:
+        """Path or data set: the first half of a reference."""
+        ...
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        """(row from 0, text), the same at every call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When a document counts as holding an item. Words are weighted by rarity (see `weights`)."""
+
+    coverage: float = 0.4
+    """Least share of the item's weight that lies in n-grams found."""
+    evidence: float = 6.0
+    """Least weight found, in words that nothing else has: stock phrases add up to little."""
+    full: float = 0.9
+    """From this share of its words on, an item stands there in full: no evidence is asked."""
+    least: float = 0.2
+    """Least share of the item's words, unweighted: below, a pair is no candidate."""
+    stock_items: int = 16
+    """N-grams that more items share are stock phrases, and count for nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A training document and an evaluation item that it holds."""
+
+    source: str
+    row: int
+    item: Item
+    kind: Kind
+    weighted: float
+    """Share of the item's weight that was found: what decided."""
+    evidence: float
+    """Weight found, in words that nothing else has."""
+    exact: tuple[Containment, ...]
+    """Word by word, for the n-grams of `LENGTHS`; of a twin, with numbers masked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCount:
+    """What was read of a source."""
+
+    name: str
+    documents: int
+    characters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """All that a scan found."""
+
+    rule: Rule
+    items: Sequence[Item]
+    too_short: int
+    """Items of fewer than three words: not scanned."""
+    sources: tuple[SourceCount, ...]
+    pairs: tuple[Pair, ...]
+    """By source and row."""
+    coverages: tuple[float, ...]
+    """Of each item the largest coverage by one document, in 5-word n-grams and not weighted; 0
+    where it stayed below `Rule.least`."""
+
+    @property
+    def num_documents(self) -> int:
+        return sum(source.documents for source in self.sources)
+
+    def leaked_documents(self) -> set[tuple[str, int]]:
+        """(source, row) of documents that hold an item; twins are not counted."""
+        return {(p.source, p.row) for p in self.pairs if p.kind != "twin"}
+
+    def leaked_items(self) -> set[tuple[str, int]]:
+        """(suite, row) of items that stand in a document; twins are not counted."""
+        return {(p.item.suite, p.item.row) for p in self.pairs if p.kind != "twin"}
+
+    def twin_items(self) -> set[tuple[str, int]]:
+        """(suite, row) of items of which the corpus has only a templated twin."""
+        twins = {(p.item.suite, p.item.row) for p in self.pairs if p.kind == "twin"}
+        return twins - self.leaked_items()

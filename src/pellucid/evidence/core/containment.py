@@ -1,0 +1,151 @@
+r"""How much of one evaluation item stands in one training document. Standard library alone.
+
+The normalisation, in this order:
+
+1. figures in Asymptote, from `[asy]` to `[/asy]`, are left out;
+2. Unicode NFKC, then case folding; decimal digits of all scripts become 0-9;
+3. a word is a run of letters, or a run of digits: `2x` and `2 x` are the same two words, and
+   punctuation, white space and LaTeX's braces, dollars and spacing disappear. Scripts without
+   spaces (Han, kana, Thai, Lao, Khmer, Burmese) give a word a character;
+4. of LaTeX's commands those that only set type (`\left`, `\text`, …) disappear, and `\dfrac` is
+   `\frac`.
+
+In the number-masked form every run of digit words is one `#`: a templated twin with other numbers
+has the same words then.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LENGTHS = (5, 8, 13)
+"""Words of the n-grams whose shares are reported."""
+DECIDING = 5
+"""Longer n-grams do not survive an edit of every eighth word."""
+THRESHOLD = 0.45
+"""Coverage from which a document counts as holding an item."""
+NUMBER = "#"
+
+_FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+_OTHER = re.compile(r"[^\x00-\x7f]+")
+_WORD = re.compile(r"\\?[a-z\x80-\U0010ffff]+|[0-9]+")
+
+_TYPESETTING = """
+left right big bigl bigr bigg biggl biggr displaystyle textstyle limits nolimits quad qquad
+text textbf textit textrm mathrm mathbf mathit mathbb mathcal mathsf operatorname mbox hbox
+rm bf it boldsymbol boxed phantom hspace vspace lt gt
+"""
+TYPESETTING = frozenset(_TYPESETTING.split())
+"""Commands that only set type, or that stand for punctuation."""
+SAME_COMMAND = {
+    "dfrac": "frac",
+    "tfrac": "frac",
+    "dbinom": "binom",
+    "tbinom": "binom",
+    "leq": "le",
+    "geq": "ge",
+    "neq": "ne",
+}
+"""Commands with two names."""
+_UNSPACED = (
+    range(0x0E00, 0x0F00),
+    range(0x1000, 0x10A0),
+    range(0x1780, 0x1800),
+    range(0x2E80, 0xA000),
+    range(0xF900, 0xFB00),
+    range(0x20000, 0x40000),
+)
+"""Code points of scripts that put no spaces between words."""
+
+
+class _Letters(dict[int, str]):
+    """What becomes of a character outside ASCII, kept once it was asked for."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        digit = unicodedata.decimal(character, None)
+        if digit is not None:
+            kept = str(digit)
+        elif unicodedata.category(character)[0] not in "LMN":
+            kept = " "
+        elif any(code in script for script in _UNSPACED):
+            kept = f" {character} "
+        else:
+            kept = character
+        self[code] = kept
+        return kept
+
+
+_LETTERS = _Letters()
+
+
+def fold(text: str) -> str:
+    """Steps 1 and 2, and of step 3 what concerns characters outside ASCII."""
+    if "[asy]" in text:
+        text = _FIGURE.sub(" ", text)
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return _OTHER.sub(lambda run: run.group().translate(_LETTERS), text)
+
+
+def words(text: str, *, masked: bool = False) -> list[str]:
+    """The normalised words of a text; `masked`: in the number-masked form."""
+    found: list[str] = []
+    for word in _WORD.findall(fold(text)):
+        if word[0] == "\\":
+            command = SAME_COMMAND.get(word[1:], word[1:])
+            if command not in TYPESETTING:
+                found.append(command)
+        elif not (masked and word[0].isdigit()):
+            found.append(word)
+        elif not found or found[-1] != NUMBER:
+            found.append(NUMBER)
+    return found
+
+
+class Containment(NamedTuple):
+    """How much of an item stands in a document. Example: Containment(31, 38, 42, 45)."""
+
+    found: int
+    """Distinct n-grams of the item that the document has as well."""
+    total: int
+    """Distinct n-grams of the item."""
+    covered: int
+    """Words of the item that lie in an n-gram found."""
+    length: int
+    """Words of the item."""
+
+    @property
+    def share(self) -> float:
+        """Of the item's n-grams; 0 where it has none."""
+        return self.found / self.total if self.total else 0.0
+
+    @property
+    def coverage(self) -> float:
+        """Of the item's words; 0 where it has none."""
+        return self.covered / self.length if self.length else 0.0
+
+
+def containment(item: Sequence[str], document: Sequence[str], n: int) -> Containment:
+    """Compares the words of an item with those of a document. ValueError for n < 1.
+
+    An item of fewer than n words is one n-gram as long as it is.
+    """
+    if n < 1:
+        raise ValueError(f"n-grams of {n} words")
+    size = min(n, len(item))
+    if size == 0:
+        return Containment(0, 0, 0, 0)
+    grams = [tuple(item[i : i + size]) for i in range(len(item) - size + 1)]
+    wanted = set(grams)
+    there = {tuple(document[i : i + size]) for i in range(len(document) - size + 1)} & wanted
+    covered, end = 0, 0
+    for start, gram in enumerate(grams):
+        if gram in there:
+            covered += start + size - max(start, end)
+            end = start + size
+    return Containment(len(there), len(wanted), covered, len(item))

@@ -1,0 +1,225 @@
+"""The scan finds what stands in a corpus, says where, and agrees with a word-by-word count."""
+
+import gzip
+import json
+import random
+import re
+
+import pytest
+import zstandard
+
+from pellucid.audit.contamination.corpus import (
+    FileSource,
+    TextSource,
+    all_text,
+    items_of,
+    problem_items,
+    sources_of,
+)
+from pellucid.audit.contamination.hashing import WordHasher, gram_hashes, mask_numbers
+from pellucid.audit.contamination.records import Item
+from pellucid.audit.contamination.scan import Scanner
+from pellucid.errors import DataError
+from pellucid.evidence.core.containment import NUMBER, containment, words
+from pellucid.records import Problem
+
+DUCKS = (
+    "Janet's ducks lay 16 eggs per day. She eats three for breakfast every morning and bakes "
+    "muffins for her friends every day with four. How much in dollars does she make every day?"
+)
+FORMULA = r"Find $\dfrac{1}{2}+\left(\frac{3x}{4}\right)$ when $x=17$ and the whole sum is halved."
+HARD_TEXTS = [
+    DUCKS,
+    FORMULA,
+    "",
+    "?!…",
+    "\\left(\\right)\\\\left",
+    "É e\u0301 ﬁne ＡＢＣ１２３ x² ½",
+    "珍妮特的鸭子每天下16个蛋。她每天",
+    "ตัวเลข ๑๒๓ ครับ",
+    "কত ১৬ টাকা",
+    "a1b22c333 4.5 6,000",
+    "[asy] draw(a--b); [/asy] The figure",
+    "lone \ud800 surrogate",
+    "\\dfrac\\leq\\neq x\\,y\\text{cm}",
+]
+
+
+def filler(rng, count=60):
+    return " ".join("".join(rng.choices("abcdeghiklmnoprstu", k=5)) for _ in range(count))
+
+
+def items(*texts):
+    return [Item(suite="suite", row=row, text=text) for row, text in enumerate(texts)]
+
+
+def scan(texts, wanted, **options):
+    return Scanner(items(*wanted)).scan([TextSource("corpus", texts)], **options)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_hashed_words_are_the_words_of_the_reference(masked):
+    hasher, names = WordHasher(), {}
+    hashed = hasher.hash(HARD_TEXTS)
+    hashed = mask_numbers(hashed) if masked else hashed
+    for number, text in enumerate(HARD_TEXTS):
+        expected = words(text.encode(errors="replace").decode(), masked=masked)
+        found = hashed.hashes[hashed.first[number] : hashed.first[number + 1]].tolist()
+        assert len(found) == len(expected), text
+        for word, value in zip(expected, found, strict=True):
+            assert names.setdefault(word, value) == value
+    assert len(set(names.values())) == len(names)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
+def test_grams_are_equal_exactly_where_their_words_are(n):
+    rng = random.Random(n)
+    text = " ".join(rng.choice(["one", "two", "3"]) for _ in range(400))
+    found = gram_hashes(WordHasher().hash([text]).hashes, n).tolist()
+    expected = words(text)
+    grams = [tuple(expected[i : i + n]) for i in range(len(expected) - n + 1)]
+    assert len(found) == len(grams)
+    assert len(set(zip(found, grams, strict=True))) == len(set(found)) == len(set(grams))
+
+
+def test_normalisation_does_what_it_says():
+    assert words("2x = \\dfrac{1}{3}") == words("2 x=\\frac 1 3") == ["2", "x", "frac", "1", "3"]
+    assert words("\\left( a \\right) [asy] draw(b); [/asy]") == ["a"]
+    assert words("Ｆｕｌｌ WIDTH, “quotes”") == ["full", "width", "quotes"]
+    assert words("12 apples, 3.5 pears", masked=True) == [NUMBER, "apples", NUMBER, "pears"]
+    assert words("每天16") == ["每", "天", "16"]
+
+
+def test_containment_counts_grams_and_the_words_under_them():
+    item, document = list("abcdefgh"), list("xabcdeyfgh")
+    assert containment(item, document, 5) == (1, 4, 5, 8)
+    assert containment(item, document, 3) == (4, 6, 8, 8)
+    assert containment(list("ab"), list("cabd"), 5) == (1, 1, 2, 2)
+    assert containment([], document, 5).share == 0.0
+    with pytest.raises(ValueError, match="0 words"):
+        containment(item, document, 0)
+
+
+def test_a_copy_is_found_and_its_place_named():
+    rng = random.Random(1)
+    texts = [filler(rng) for _ in range(50)]
+    texts[31] += f" \n{DUCKS.upper()} "
+    found = scan(texts, [FORMULA, DUCKS])
+    (pair,) = found.pairs
+    assert (pair.source, pair.row, pair.item.row, pair.kind) == ("corpus", 31, 1, "full")
+    assert [c.share for c in pair.exact] == [1.0, 1.0, 1.0]
+    assert found.coverages == (0.0, 1.0)
+    assert found.leaked_items() == {("suite", 1)}
+    assert found.num_documents == 50
+
+
+def test_half_copies_and_edits_are_partial_and_other_numbers_a_twin():
+    rng = random.Random(2)
+    texts = [filler(rng) for _ in range(30)]
+    split = DUCKS.split()
+    texts[3] += " " + " ".join(split[: len(split) // 2])
+    texts[7] += " " + " ".join("zebra" if i % 8 == 3 else w for i, w in enumerate(split))
+    rates = (
+        "A train leaves at 7:45 with 118 people, 12 get off after 36 minutes, 9 get on after 14 "
+        "minutes, 20 get off after 55 minutes: how many people sit in the train?"
+    )
+    texts[11] += " " + re.sub("[0-9]+", lambda number: str(int(number.group()) + 3), rates)
+    found = scan(texts, [DUCKS, rates])
+    assert {(p.row, p.item.row): p.kind for p in found.pairs} == {
+        (3, 0): "partial",
+        (7, 0): "partial",
+        (11, 1): "twin",
+    }
+    assert found.twin_items() == {("suite", 1)}
+    assert found.leaked_documents() == {("corpus", 3), ("corpus", 7)}
+
+
+def test_stock_phrases_alone_are_no_leak():
+    rng = random.Random(3)
+    phrase = "Find the smallest positive integer n such that"
+    wanted = [f"{phrase} {filler(rng, 12)}" for _ in range(40)]
+    texts = [f"{phrase} {filler(rng, 30)}" for _ in range(200)]
+    assert scan(texts, wanted).pairs == ()
+
+
+def test_variants_of_one_template_are_still_seen():
+    wanted = [f"{DUCKS} Number {number}." for number in range(40)]
+    found = scan([wanted[5]], wanted)
+    assert ("suite", 5) in found.leaked_items()
+
+
+def test_an_item_that_was_copied_many_times_still_counts():
+    rng = random.Random(4)
+    texts = [f"{filler(rng)} {DUCKS}" for _ in range(200)] + [filler(rng) for _ in range(20)]
+    assert len(scan(texts, [DUCKS]).leaked_documents()) == 200
+
+
+def test_short_items_must_stand_whole_and_shorter_ones_are_counted():
+    found = scan(["a b Compute sin 60 now", "compute cos 60"], ["Compute $\\sin 60$", "Add 2"])
+    assert [(p.row, p.item.row, p.kind) for p in found.pairs] == [(0, 0, "full")]
+    assert found.too_short == 1
+
+
+def test_grams_do_not_reach_over_the_end_of_a_document():
+    middle = len(DUCKS) // 2
+    assert scan([DUCKS[:20], "x"], [DUCKS]).pairs == ()
+    halves = scan([DUCKS[:middle] + " q", DUCKS[middle:]], [DUCKS])
+    assert max(halves.coverages) < 0.6
+
+
+def test_processes_give_the_same_as_one(tmp_path):
+    rng = random.Random(5)
+    for number in range(3):
+        lines = [{"text": filler(rng)} for _ in range(20)]
+        lines[number]["text"] += DUCKS
+        (tmp_path / f"{number}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    sources = sources_of([str(tmp_path)])
+    scanner, told = Scanner(items(DUCKS, FORMULA)), []
+    alone = scanner.scan(sources)
+    together = scanner.scan(sources, workers=2, progress=lambda *done: told.append(done))
+    assert alone == together
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [(p.source[-7:], p.row) for p in alone.pairs] == [
+        ("0.jsonl", 0),
+        ("1.jsonl", 1),
+        ("2.jsonl", 2),
+    ]
+
+
+def test_every_packing_gives_the_same_documents(tmp_path):
+    rows = [{"prompt": [{"role": "user", "content": DUCKS}], "n": 3}, {"text": "second"}]
+    plain = "\n".join(map(json.dumps, rows)).encode()
+    (tmp_path / "a.jsonl").write_bytes(plain)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(plain))
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(plain))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    for source in sources_of([str(tmp_path)]):
+        assert list(source.documents()) == [(0, f"user\n{DUCKS}"), (1, "second")]
+    (tmp_path / "t.txt").write_text("one\n\ntwo")
+    assert list(FileSource(tmp_path / "t.txt").documents()) == [(0, "one\n\ntwo")]
+    (tmp_path / "t.csv").write_text("a,question\nx,what now\n")
+    assert list(FileSource(tmp_path / "t.csv").documents()) == [(0, "x\nwhat now")]
+    assert items_of(str(tmp_path / "t.csv"))[0].text == "what now"
+
+
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n{oops')
+    with pytest.raises(DataError, match=r"bad\.jsonl cannot be read"):
+        list(FileSource(tmp_path / "bad.jsonl").documents())
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"\x1f\x8b123")
+    with pytest.raises(DataError, match="cannot be read"):
+        list(FileSource(tmp_path / "bad.jsonl.gz").documents())
+    with pytest.raises(DataError, match="no file or data set nothing"):
+        items_of("nothing")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(DataError, match="no file of a known kind"):
+        sources_of([str(tmp_path / "sub")])
+    (tmp_path / "q.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="row 0 has no question"):
+        items_of(str(tmp_path / "q.jsonl"))
+
+
+def test_items_of_problems_keep_the_row_of_their_id():
+    problems = [Problem(id="gsm8k/test/41", question="q", gold="1", grader="math")]
+    assert problem_items("gsm8k/test", problems)[0].row == 41
+    assert all_text({"a": ["x", {"b": "y"}], "c": 3}) == "x\ny"
