@@ -205,6 +205,10 @@ class CurateStageConfig(StageConfig):
     max_new_tokens: PositiveInt = 256
     math_verify: bool = True
     """Ask math-verify where the strict grader finds no match."""
+    split_untagged: bool = False
+    """Of answers without tags, take the paragraph of the final box for the summary and what stands
+    before it for the thinking. A sampler that was paid for accuracy alone writes no tags.
+    """
     filters: FilterConfig = FilterConfig()
     select: SelectRule = "shortest"
     """Which of a problem's kept samples are learnt."""

@@ -80,6 +80,23 @@ def test_in_its_own_template_a_sample_is_learnt_token_for_token(tmp_path) -> Non
     )
 
 
+def untagged(question: str, k: int) -> str:
+    return f" I count.\n\nSo it is \\boxed{{{GOLD[question]}}}." + " Yes." * k
+
+
+def test_a_sampler_that_writes_no_tags_is_told_apart_or_named(tmp_path) -> None:
+    context = make_world(tmp_path / "a", untagged)
+    with pytest.raises(DataError, match=r"most fell to 'format' \(18\): set split_untagged"):
+        run(context)
+    context = make_world(tmp_path / "b", untagged, split_untagged=True)
+    run(context)
+    examples, counts = files(context)
+    assert {e.thinking for e in examples} == {"I count."}
+    assert all(e.summary == f"So it is \\boxed{{{e.gold}}}." for e in examples)
+    assert (len(examples), counts["split_untagged"], counts["sampled"]) == (6, 18, 6)
+    assert not counts["dropped"].get("rewritten")
+
+
 def test_what_is_no_longer_right_in_the_new_form_is_dropped(tmp_path) -> None:
     odd = CHAIN[2].question
 

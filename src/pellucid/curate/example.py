@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -101,10 +101,17 @@ class Made(NamedTuple):
     num_formless: int
 
 
-def make_examples(candidates: Sequence[Candidate], source: Template, target: Template) -> Made:
+def make_examples(
+    candidates: Sequence[Candidate],
+    source: Template,
+    target: Template,
+    *,
+    rewritten: Collection[str] = (),
+) -> Made:
     """Sampled answers in the form of the template that is taught.
 
-    Tokens are kept as sampled where the response is the same, character for character.
+    Tokens are kept as sampled where the response is the same, character for character;
+    `rewritten`: ids of candidates whose response is not the sampled text any more.
     """
     examples: list[CuratedExample] = []
     changed: list[Candidate] = []
@@ -113,7 +120,8 @@ def make_examples(candidates: Sequence[Candidate], source: Template, target: Tem
         reply = None if response is None else read_reply(response)
         if response is None or reply is None:
             continue
-        is_same = response == candidate.response and source.prefill == target.prefill
+        is_sampled = candidate.id not in rewritten and source.prefill == target.prefill
+        is_same = is_sampled and response == candidate.response
         if not is_same:
             changed.append(candidate)
         problem = candidate.problem

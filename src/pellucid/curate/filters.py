@@ -78,7 +78,7 @@ TEXT_FILTERS = (
 _REMEDIES: dict[DropReason, str] = {
     DropReason.FINISHED: "raise max_new_tokens",
     DropReason.CORRECT: "train the sampler longer, choose easier tasks, or raise samples",
-    DropReason.FORMAT: "set sample_template to the sampler's own, or filters.format to false",
+    DropReason.FORMAT: "set split_untagged to true, or sample_template to the sampler's own",
     DropReason.REPETITION: "raise filters.max_repetition, or lower temperature",
     DropReason.LANGUAGE: "lower filters.min_language_share, or let a teacher translate",
     DropReason.PARAGRAPHS: "raise filters.max_paragraph_chars",

@@ -12,7 +12,7 @@ there. Left out: what is kept and why (`pellucid.curate`), how it is learnt (`sf
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from pellucid.curate.general import load_general, most_general, read_source, to_
 from pellucid.curate.review import read_queue, write_queue
 from pellucid.curate.select import select
 from pellucid.curate.teacher import edit_all, regrade
+from pellucid.curate.untagged import ToldApart, tell_apart
 from pellucid.data.mixture import load_mixture
 from pellucid.errors import RunError
 from pellucid.pipeline.sampling import Sampler, stage_problems
@@ -102,25 +103,33 @@ class CuratedSft:
         config = self.config
         is_translated = config.teacher is not None and config.teacher.translate
         waiting = (DropReason.LANGUAGE,) if is_translated else ()
-        kept, counts = apply_filters(candidates, config.filters, waiting=waiting)
+        told = ToldApart(list(candidates), frozenset())
+        if config.split_untagged:
+            told = tell_apart(candidates, self.source)
+        kept, counts = apply_filters(told.candidates, config.filters, waiting=waiting)
         self._write_counts(counts)
         chosen = select(kept, config.select, keep=config.keep, seed=self.context.seed)
         counts.drop(DropReason.SELECTION, len(kept) - len(chosen))
-        examples = self._in_form(chosen, grader, counts)
+        examples = self._in_form(chosen, told.rewritten, grader, counts)
         examples = self._taught(examples, grader, counts)
         examples, review = self._reviewed(examples, counts)
         sampled = len(examples)
         examples += self._general(sampled)
         digest = write_examples(self.root / EXAMPLES_NAME, examples)
         facts = {"sampled": sampled, "general": len(examples) - sampled, "review": review}
+        facts["split_untagged"] = len(told.rewritten)
         self._write_counts(counts, facts | {"examples_sha256": digest})
         return examples
 
     def _in_form(
-        self, chosen: Sequence[Candidate], grader: Grader, counts: FilterCounts
+        self,
+        chosen: Sequence[Candidate],
+        rewritten: Collection[str],
+        grader: Grader,
+        counts: FilterCounts,
     ) -> list[CuratedExample]:
         """Examples as the target's template writes them; what changed must still be right."""
-        made = make_examples(chosen, self.source, self.target)
+        made = make_examples(chosen, self.source, self.target, rewritten=rewritten)
         counts.drop(DropReason.FORMAT, made.num_formless)
         examples = made.examples
         if self.config.filters.correct and made.changed:

@@ -66,6 +66,12 @@ def last_box(text: str) -> str | None:
     return "".join(kept) + text[at : outer.end]
 
 
+def last_box_start(text: str) -> int | None:
+    """Where the box of `last_box` begins, its command included; None without one."""
+    boxes = _closed_boxes(text)
+    return boxes[-1].command if boxes else None
+
+
 class _Box(NamedTuple):
     """Positions in the text: `command` of the backslash, `start` and `end` of the content."""
 
