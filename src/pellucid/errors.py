@@ -6,6 +6,7 @@ PellucidError
 │   ├── ModelError     missing, unsupported or damaged model
 │   ├── DataError      missing, altered or unusable data
 │   ├── RunError       run folder damaged, unwritable, or of another recipe
+│   ├── ReviewError    a referee's file that cannot be read, or a point that may not be closed
 │   └── EndpointError  a model behind an endpoint that cannot be reached, or refuses
 ├── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
 └── Interrupted        asked to stop (SIGTERM), state saved: the same command continues
@@ -34,6 +35,10 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder that cannot be written, is damaged, or belongs to another recipe."""
+
+
+class ReviewError(UserError):
+    """A review round's file that cannot be read, or a step that its rules forbid."""
 
 
 class EndpointError(UserError):

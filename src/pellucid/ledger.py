@@ -7,7 +7,8 @@ and holes; who wrote it is the business of signatures, not of this file.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -36,11 +37,19 @@ class EventKind(StrEnum):
     EVALUATION_STARTED = "evaluation_started"
     EVALUATION_ENDED = "evaluation_ended"
     EVALUATION_ABORTED = "evaluation_aborted"
+    PREREGISTERED = "preregistered"
+    """A sealed plan was filed: its digest, before what it announces."""
     ARTEFACT_DAMAGED = "artefact_damaged"
     """A file or checkpoint found torn or altered, and what was used in its place."""
     WARNED = "warned"
     """Something that a person should look at, such as signs of reward hacking."""
     RUN_ENDED = "run_ended"
+    REVIEW_STARTED = "review_started"
+    """A round on a sealed dossier; this kind and the next four are of a dossier's reviews."""
+    POINTS_IMPORTED = "points_imported"
+    POINT_ANSWERED = "point_answered"
+    POINT_RERUN = "point_rerun"
+    POINT_CLOSED = "point_closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +66,48 @@ class Event:
     """`digest` of the event before."""
     digest: str
     """SHA-256 of the canonical JSON of all other fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationAttempt:
+    """An evaluation as the ledger knows it. Example: serial=3, arm="after", suite="gsm8k", …"""
+
+    serial: int
+    """1, 2, 3, …: one for every evaluation that was begun."""
+    arm: str
+    suite: str
+    start: Event
+    end: Event | None
+    """`evaluation_ended` or `evaluation_aborted`; None: the process was killed."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self.end is not None and self.end.kind is EventKind.EVALUATION_ENDED
+
+
+def evaluation_attempts(events: Iterable[Event]) -> list[EvaluationAttempt]:
+    """All evaluations in the order in which they were begun.
+
+    Events of older runs carry no serial: they count in their order, and an end belongs to the last
+    open start of the same arm and suite.
+    """
+    attempts: list[EvaluationAttempt] = []
+    for event in events:
+        payload = event.payload
+        arm, suite = payload.get("arm", ""), payload.get("suite", "")
+        if event.kind is EventKind.EVALUATION_STARTED:
+            serial = payload.get("serial", len(attempts) + 1)
+            new = EvaluationAttempt(serial=serial, arm=arm, suite=suite, start=event, end=None)
+            attempts.append(new)
+        elif event.kind in (EventKind.EVALUATION_ENDED, EventKind.EVALUATION_ABORTED):
+            serial = payload.get("serial")
+            for index in reversed(range(len(attempts))):
+                one = attempts[index]
+                named = serial is None and (one.arm, one.suite) == (arm, suite)
+                if one.end is None and (named or one.serial == serial):
+                    attempts[index] = replace(one, end=event)
+                    break
+    return attempts
 
 
 class Ledger:
