@@ -30,6 +30,8 @@ from pellucid.tasks import PROCEDURAL
 
 QUESTION_FIELDS = ("question", "problem", "prompt", "instruction", "input", "goal", "text")
 """Where published files keep the question."""
+ANSWER_FIELDS = ("answer", "solution", "output", "target", "gold")
+"""Where they keep the answer."""
 TEXT_ENDINGS = ("txt", "md", "tex")
 FILE_ENDINGS = ("jsonl", "json", "csv", "tsv", "tar", "zip", "parquet", *TEXT_ENDINGS)
 _PACKED = ("gz", "zst")
@@ -116,7 +118,13 @@ def items_of(name: str, *, split: str = "test", data_dir: Path | None = None) ->
 def problem_items(suite: str, problems: Sequence[Problem]) -> list[Item]:
     """Items of problems. The row is that of the id `name/split/row` where it has one."""
     return [
-        Item(suite=suite, row=_row_of(problem.id, place), text=problem.question)
+        Item(
+            suite=suite,
+            row=_row_of(problem.id, place),
+            text=problem.question,
+            answer=problem.gold,
+            name=problem.id,
+        )
         for place, problem in enumerate(problems)
     ]
 
@@ -210,3 +218,9 @@ def _question(record: Any, path: Path, row: int) -> str:
     raise DataError(
         f"{path} row {row} has no question; call the field one of {', '.join(QUESTION_FIELDS)}"
     )
+
+
+def _answer(record: Any) -> str:
+    if not isinstance(record, Mapping):
+        return ""
+    return next((all_text(record[f]) for f in ANSWER_FIELDS if record.get(f)), "")

@@ -9,6 +9,7 @@ Legend: U distinct n-grams · P pairs · R rows of a match.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,12 @@ class Decided(NamedTuple):
     is_full: NDArray[np.bool_]
 
 
-def decide(index: ItemIndex, rows: Match, num_documents: int) -> tuple[Decided, Floats]:
-    """The pairs that count, and of each item the largest unweighted coverage."""
+def decide(
+    index: ItemIndex, rows: Match, num_documents: int, *, below: float = math.inf
+) -> tuple[Decided, Floats]:
+    """The pairs that count, and of each item the largest unweighted coverage by a document whose
+    number is smaller than `below`.
+    """
     rule, largest = index.rule, np.zeros(len(index.lengths))
     begins, new_words = index.new_words_of(rows)
     document, item = rows.document[begins], rows.item[begins]
@@ -43,7 +48,8 @@ def decide(index: ItemIndex, rows: Match, num_documents: int) -> tuple[Decided, 
     whole = weight[index.first[item + 1]] - weight[index.first[item]]
     weighted = np.minimum(1.0, evidence / np.maximum(whole, 1e-9))
     coverage = np.add.reduceat(new_words, begins) / index.lengths[item]
-    np.maximum.at(largest, item, coverage)
+    real = document < below
+    np.maximum.at(largest, item[real], coverage[real])
     is_full = coverage >= rule.full
     counts = is_full | ((weighted >= rule.coverage) & (evidence >= rule.evidence))
     columns = (document, item, weighted, evidence, is_full)

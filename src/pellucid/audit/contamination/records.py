@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from pellucid.evidence.core.containment import Containment
@@ -22,6 +22,15 @@ class Item:
     """Counted from 0, in the suite's file or split."""
     text: str
     """The question alone: answers are short, and stand everywhere."""
+    answer: str = ""
+    """Only the self-test uses it, to plant leaks with their answer."""
+    name: str = ""
+    """The id of a problem, where it has one."""
+
+    @property
+    def id(self) -> str:
+        """`suite/row`, or the problem's own."""
+        return self.name or f"{self.suite}/{self.row}"
 
 
 class Source(Protocol):
@@ -96,6 +105,10 @@ class Scan:
     @property
     def num_documents(self) -> int:
         return sum(source.documents for source in self.sources)
+
+    def without(self, source: str) -> Scan:
+        """The same without the pairs of one source."""
+        return replace(self, pairs=tuple(p for p in self.pairs if p.source != source))
 
     def leaked_documents(self) -> set[tuple[str, int]]:
         """(source, row) of documents that hold an item; twins are not counted."""

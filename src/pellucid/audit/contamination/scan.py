@@ -77,13 +77,17 @@ class Scanner:
         self,
         sources: Sequence[Source],
         *,
+        planted: Source | None = None,
         workers: int = 1,
         progress: Callable[[int, int], None] | None = None,
     ) -> Scan:
         """Looks for the items in all sources, in so many processes.
 
-        `progress` is called with sources read and all of them. What a source raises comes through.
+        `planted` is one more source, of known leaks: its pairs are among those found, and neither
+        its documents nor its coverages are counted. `progress` is called with sources read and all
+        of them. What a source raises comes through.
         """
+        real, sources = len(sources), [*sources, *([planted] if planted else [])]
         plain, masked = self._indexes.plain, self._indexes.masked
         reads: list[_Read] = []
         with _mapper(workers, self._indexes) as run:
@@ -93,7 +97,7 @@ class Scanner:
                 reads.append(read)
                 if progress is not None:
                     progress(len(reads), len(sources))
-            found, largest = self._decide(reads)
+            found, largest = self._decide(reads, real)
             jobs = [(sources[i], pairs, self.items) for i, pairs in found.items()]
             pairs = [pair for checked in run(_check, jobs) for pair in checked]
         plain.take_counts(), masked.take_counts()
@@ -101,13 +105,15 @@ class Scanner:
             rule=self.rule,
             items=self.items,
             too_short=plain.too_short,
-            sources=tuple(read.count for read in reads),
+            sources=tuple(read.count for read in reads[:real]),
             pairs=tuple(pairs),
             coverages=tuple(round(float(value), 4) for value in largest),
         )
 
-    def _decide(self, reads: Sequence[_Read]) -> tuple[dict[int, list[_Found]], Sequence[float]]:
-        """Pairs that count by source, and the largest coverage of each item."""
+    def _decide(
+        self, reads: Sequence[_Read], real: int
+    ) -> tuple[dict[int, list[_Found]], Sequence[float]]:
+        """Pairs that count by source, and the largest coverage of each item in the real ones."""
         total = sum(read.count.documents for read in reads)
         plain, largest = decide(self._indexes.plain, _joined([read.plain for read in reads]), total)
         masked, _ = decide(self._indexes.masked, _joined([read.masked for read in reads]), total)

@@ -18,15 +18,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 LENGTHS = (5, 8, 13)
 """Words of the n-grams whose shares are reported."""
 DECIDING = 5
 """Longer n-grams do not survive an edit of every eighth word."""
-THRESHOLD = 0.45
-"""Coverage from which a document counts as holding an item."""
 NUMBER = "#"
 
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
@@ -149,3 +147,27 @@ def containment(item: Sequence[str], document: Sequence[str], n: int) -> Contain
             covered += start + size - max(start, end)
             end = start + size
     return Containment(len(there), len(wanted), covered, len(item))
+
+
+def check_match(match: Mapping[str, Any], item: str, document: str) -> str | None:
+    """What is wrong with a match of scan.json, given both texts; None where it is right.
+
+    Counted again: the n-grams of each length that are listed, and the words under the deciding
+    ones. A match of the kind `twin` is of texts with masked numbers.
+    """
+    masked = match["kind"] == "twin"
+    of_item, of_document = words(item, masked=masked), words(document, masked=masked)
+    for length, claimed in match["grams"].items():
+        counted = containment(of_item, of_document, int(length))
+        if list(claimed) != [counted.found, counted.total]:
+            return (
+                f"{claimed[0]} of {claimed[1]} n-grams of {length} words are claimed, "
+                f"{counted.found} of {counted.total} counted"
+            )
+    counted = containment(of_item, of_document, DECIDING)
+    if list(match["words"]) != [counted.covered, counted.length]:
+        return (
+            f"{match['words'][0]} of {match['words'][1]} words are claimed, "
+            f"{counted.covered} of {counted.length} counted"
+        )
+    return None

@@ -1,0 +1,88 @@
+"""`audit contamination`, `audit hash-prompts`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.artifacts import atomic_write_json
+from pellucid.cli.output import percent, print_json, print_table, show_help
+from pellucid.runlog import Progress
+
+if TYPE_CHECKING:
+    from pellucid.audit.contamination.leaks import SelfTest
+    from pellucid.audit.contamination.records import Scan
+
+app = typer.Typer(
+    help="Audits: evaluation items in training data.",
+    invoke_without_command=True,
+    callback=show_help,
+    rich_markup_mode=None,
+)
+
+PAIRS_SHOWN = 20
+_TEXT_SHOWN = 60
+
+
+@app.command()
+def contamination(
+    corpus: Annotated[list[str], typer.Argument(help="Files of training data, or folders.")],
+    against: Annotated[
+        list[str],
+        typer.Option(help="A suite: a data set that was fetched (NAME or NAME/SPLIT), or a file."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Where to write scan.json.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; files are shared out.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the planted leaks.")] = 0,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print scan.json and no progress.")] = False,
+) -> None:
+    """Which evaluation items stand in a corpus, where, and how many planted leaks were found."""
+    from pellucid.audit.contamination.corpus import items_of, sources_of
+    from pellucid.audit.contamination.leaks import scan_and_test
+    from pellucid.audit.contamination.report import scan_json
+    from pellucid.audit.contamination.scan import Scanner
+
+    items = [item for name in against for item in items_of(name, data_dir=data_dir)]
+    sources = sources_of(corpus)
+    with Progress(is_silent=json).task("scanning", len(sources) + 1, "sources") as tick:
+        scan, test = scan_and_test(
+            Scanner(items), sources, seed=seed, workers=workers, progress=tick
+        )
+    document = scan_json(scan, test)
+    if out is not None:
+        atomic_write_json(out, document)
+    if json:
+        print_json(document)
+    else:
+        _print_scan(scan, test)
+    raise typer.Exit(1 if scan.leaked_items() else 0)
+
+
+def _print_scan(scan: Scan, test: SelfTest) -> None:
+    from pellucid.audit.contamination.report import by_suite
+
+    print_table(
+        ("suite", "items", "in full", "in part", "other numbers"),
+        [
+            (suite, row["items"], row["full"], row["partial"], row["twin"])
+            for suite, row in by_suite(scan).items()
+        ],
+    )
+    leaked = [pair for pair in scan.pairs if pair.kind != "twin"]
+    for pair in leaked[:PAIRS_SHOWN]:
+        text = " ".join(pair.item.text.split())[:_TEXT_SHOWN]
+        share = percent(pair.exact[0].share)
+        typer.echo(f"{pair.source} row {pair.row}: {share} of {pair.item.id} ({pair.kind}): {text}")
+    if len(leaked) > PAIRS_SHOWN:
+        typer.echo(f"and {len(leaked) - PAIRS_SHOWN} more pairs: --json or --out has them all")
+    if scan.too_short:
+        typer.echo(f"{scan.too_short} items have fewer than three words: not scanned")
+    kinds = ", ".join(f"{kind} {percent(e.value)}" for kind, e in test.recalls.items())
+    typer.echo(f"self-test on this corpus, planted leaks found: {kinds}")
+    typer.echo(
+        f"{test.flagged} of {test.documents} documents flagged; {test.at_most_false} of them hold "
+        "no full copy: no more than these are false"
+    )
