@@ -15,7 +15,7 @@ LAYERS = (
     ("stats",),
     ("artifacts",),
     ("jsonl", "manifest"),
-    ("ledger", "runlog"),
+    ("energy", "ledger", "runlog"),
     ("protocols", "config", "config_errors"),
     ("config_curate",),
     ("config_rewards",),

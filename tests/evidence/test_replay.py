@@ -184,7 +184,7 @@ def test_another_seed_is_named_and_found_where_it_is_a_usual_one(world, toleranc
 
 
 def test_another_checkpoint_is_named(world, tolerance):
-    model, tokenizer = world
+    _, tokenizer = world
     other, _ = _model()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
