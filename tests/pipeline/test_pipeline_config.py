@@ -4,7 +4,7 @@ import pytest
 
 from pellucid.config_io import dump_recipe, load_recipe, load_run_recipe
 from pellucid.config_stages import KINDS, PipelineConfig
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, DataError
 from pellucid.pipeline.check import check_recipe
 
 RECIPE = """
@@ -130,3 +130,31 @@ def test_a_chat_template_that_the_base_lacks_is_missed_before_any_stage_needs_it
     with pytest.raises(ConfigError, match=r"stages\.cold-start: template 'r1-chat' needs"):
         check_recipe(config, None)
     assert check_recipe(load_recipe(write(RECIPE.replace("r1-chat", "plain")))[0], None) is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        (
+            'kind = "reject"\ntemplate = "plain"\nsampler = "zero"\n'
+            'general = {sources = ["dolly-1k"]}',
+            "dolly-1k",
+        ),
+        (
+            'kind = "reward-models"\nhelpful = {sources = ["hh/a.jsonl"]}',
+            "no file hh/a.jsonl, here",
+        ),
+        ('kind = "reward-models"\nsafety = {measure_on = ["hh/b.jsonl"]}', "no file hh/b.jsonl"),
+    ],
+)
+def test_files_of_late_stages_are_missed_before_the_first(write, tmp_path, stage, missing):
+    recipe = RECIPE.replace("r1-chat", "plain")
+    config, _ = load_recipe(write(f'data_dir = "{tmp_path}"\n{recipe}[[stages]]\n{stage}'))
+    with pytest.raises(DataError, match=missing):
+        check_recipe(config, None)
+    assert check_recipe(config, {"zero"}) is None
+    if "hh" in missing:
+        (tmp_path / "hh").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / "hh" / f"{name}.jsonl").write_text("")
+        assert check_recipe(config, None) is None

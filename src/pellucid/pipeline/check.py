@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pellucid.algo.presets import resolve as resolve_objective
-from pellucid.config_stages import AnyStage, GeneralRlConfig, PipelineConfig, RlStageConfig
+from pellucid.config_stages import (
+    AnyStage,
+    GeneralRlConfig,
+    PipelineConfig,
+    RewardModelsConfig,
+    RlStageConfig,
+)
+from pellucid.curate.general import read_source
 from pellucid.data.load import require_sandbox
 from pellucid.data.mixture import load_mixture
 from pellucid.errors import ConfigError
 from pellucid.model.load import read_outline, resolve
+from pellucid.pipeline.preference_data import check_files
 from pellucid.pipeline.stage import stage_seed
 from pellucid.pipeline.workbench import trained_or_given
 from pellucid.rewards.terms import check_terms
@@ -36,8 +44,8 @@ def check_names(recipe: PipelineConfig) -> None:
 
 
 def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None:
-    """`check_names`, that the base can be asked with every template, and that the tasks of the
-    chosen stages (None: all) are there.
+    """`check_names`, that the base can be asked with every template, and that the tasks and
+    files of the chosen stages (None: all) are there.
 
     Raises ConfigError, ModelError, DataError, or SandboxError where programs cannot be isolated.
     """
@@ -54,6 +62,16 @@ def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None
             if tasks:
                 seed = stage_seed(recipe.seed, stage.name)
                 load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
+        _check_sources(stage, recipe.data_dir)
+
+
+def _check_sources(stage: AnyStage, data_dir: str | None) -> None:
+    """What is learnt beside the tasks is read late, behind stages of hours."""
+    general = getattr(stage, "general", None)
+    for source in general.sources if general is not None else ():
+        read_source(source, data_dir)
+    if isinstance(stage, RewardModelsConfig):
+        check_files(stage, data_dir)
 
 
 def _check_templates(recipe: PipelineConfig) -> None:

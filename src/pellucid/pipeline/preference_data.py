@@ -46,6 +46,7 @@ from pellucid.data.preferences import (
     read_pairs,
     split_by_prompt,
 )
+from pellucid.data.store import default_data_dir
 from pellucid.endpoint import ChatEndpoint
 from pellucid.errors import ConfigError, DataError
 from pellucid.pipeline.sampling import Sampler, stage_problems
@@ -71,6 +72,23 @@ class Draw(NamedTuple):
     max_new_tokens: int
 
 
+def find_file(source: str, data_dir: str | None) -> Path:
+    """The file of a source, as named or in the data folder. Raises DataError without one."""
+    folder = Path(data_dir) if data_dir else default_data_dir()
+    for path in (Path(source).expanduser(), folder / source):
+        if path.is_file():
+            return path
+    raise DataError(f"no file {source}, here or in {folder}: put it there, or correct the source")
+
+
+def check_files(config: RewardModelsConfig, data_dir: str | None) -> None:
+    """Raises DataError for the first file that a stage names and that is not there."""
+    for part in (config.helpful, config.safety):
+        for source in (*part.sources, *part.measure_on) if part is not None else ():
+            if source not in (EMBEDDED, SAMPLED):
+                find_file(source, data_dir)
+
+
 class PreferenceData:
     """Gathers the examples of both reward models in the stage's folder."""
 
@@ -82,21 +100,13 @@ class PreferenceData:
         self.config = config
         self.root: Path = context.stage.root
         self.template: Template = get_template(context.recipe.template_of(config.start))
-        for part in (config.helpful, config.safety):
-            for source in (*part.sources, *part.measure_on) if part is not None else ():
-                if source not in (EMBEDDED, SAMPLED):
-                    self.path_of(source)
+        check_files(config, context.recipe.data_dir)
         if config.judge is not None and config.judge.name is not None:
             lookup(JUDGES, config.judge.name, "judge", ConfigError)
 
     def path_of(self, source: str) -> Path:
-        """The file of a source, as named or below data_dir. Raises DataError where it is none."""
-        data_dir = self.context.recipe.data_dir
-        places = [Path(source).expanduser(), *([Path(data_dir) / source] if data_dir else [])]
-        for path in places:
-            if path.is_file():
-                return path
-        raise DataError(f"no file {source}: correct the source, or set data_dir to its folder")
+        """The file of a source. Raises DataError where it is none."""
+        return find_file(source, self.context.recipe.data_dir)
 
     def helpful(self, config: HelpfulConfig) -> Split[PreferencePair]:
         """Pairs to learn and to measure with. Raises DataError where none are left."""
