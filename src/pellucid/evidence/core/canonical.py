@@ -106,6 +106,22 @@ def parse_canonical(data: bytes) -> Any:
     return value
 
 
+def parse_line(line: bytes) -> Any:
+    """As `parse_json`, faster, for records whose every field is checked afterwards: numbers are
+    read as Python does (infinity for 1e999), nesting is bounded by the stack alone.
+    """
+    try:
+        return _LINE_DECODER.decode(line.decode())
+    except RecursionError:
+        raise JsonError("nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8 at byte {error.start}") from None
+    except JsonError:
+        raise
+    except ValueError as error:
+        raise JsonError(str(error).splitlines()[0][:120]) from None
+
+
 def _check_depth(value: Any) -> None:
     level, depth = [value], 0
     while level:
@@ -156,3 +172,4 @@ _DECODER = json.JSONDecoder(
     parse_float=_parse_float,
     parse_constant=_refuse_constant,
 )
+_LINE_DECODER = json.JSONDecoder(object_pairs_hook=unique_pairs, parse_constant=_refuse_constant)

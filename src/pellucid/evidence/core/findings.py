@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Column = Literal["integrity", "recomputed", "replayed", "fresh", "clean"]
@@ -32,7 +32,7 @@ CODES: dict[str, Code] = {
     "seal-missing": Code("integrity", "the dossier is not sealed"),
     "seal-mismatch": Code("integrity", "the seal is of another manifest, ledger or version"),
     "seal-chain-broken": Code("integrity", "the seal does not follow the version before it"),
-    "seal-unsigned": Code("integrity", "the seal carries no signature"),
+    "seal-unsigned": Code("integrity", "not signed: nobody vouches for it", True),
     "signature-invalid": Code("integrity", "a signature does not fit its key or its text"),
     "foreign-signature": Code("integrity", "signed with another key than the one that must sign"),
     # Ledger, plan, attempts
@@ -40,6 +40,7 @@ CODES: dict[str, Code] = {
     "ledger-truncated": Code("integrity", "the ledger lacks events that the dossier speaks of"),
     "ledger-time": Code("integrity", "a ledger event is older than the one before it"),
     "unreported-attempt": Code("integrity", "an evaluation in the ledger that is not reported"),
+    "attempts-exceeded": Code("integrity", "more attempts at an evaluation than were planned"),
     "prereg-missing": Code("integrity", "a claim, or an evaluation, without a plan"),
     "prereg-late": Code("integrity", "the plan was not sealed before the evaluation began"),
     "prereg-changed": Code("integrity", "the plan is not the one that the ledger recorded"),
@@ -72,10 +73,10 @@ CODES: dict[str, Code] = {
     "claim-unsupported": Code("recomputed", "the claim cannot be computed from the samples"),
     "claim-fails": Code("recomputed", "the decision rule does not give what the claim says"),
     "control-gains": Code("recomputed", "a negative control shows the claimed gain as well"),
-    "extraction-gap": Code("recomputed", "arms differ in unreadable answers by over 2 points"),
+    "extraction-gap": Code("recomputed", "arms differ in answers found by over 2 points", True),
     "energy-implausible": Code("recomputed", "energy that is zero, negative or does not add up"),
     # Cleanliness
-    "contaminated": Code("clean", "items of the test are in the training data"),
+    "contaminated": Code("clean", "items of the test are in the training data", True),
     "scan-mismatch": Code("clean", "scanning again finds other overlaps than were recorded"),
     "scan-missing": Code("clean", "a suite without a contamination scan"),
     "scan-weak": Code("clean", "the scanner did not find planted leaks reliably"),
@@ -106,8 +107,8 @@ class Finding:
     """File, or file and line, or claim."""
     text: str
     """One line: what exactly."""
-    claims: tuple[str, ...] = field(default=())
-    """Ids of the claims it spoils; empty: all."""
+    claims: tuple[str, ...] | None = None
+    """Ids of the claims it spoils; None: all."""
 
     @property
     def kind(self) -> Code:
@@ -121,5 +122,5 @@ class Finding:
             "is_note": self.kind.is_note,
             "where": self.where,
             "text": self.text,
-            "claims": list(self.claims),
+            "claims": None if self.claims is None else list(self.claims),
         }

@@ -10,6 +10,7 @@ import hashlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 from pellucid.evidence.core.canonical import sha256_json
 from pellucid.evidence.core.samples import Sample
@@ -88,6 +89,15 @@ BY_RESPONSE: dict[str, Callable[[Problem, str], Outcome]] = {
 }
 
 
+class Regraded(NamedTuple):
+    """A sample graded again."""
+
+    verdict: str | None
+    """None: it cannot be redone here."""
+    problem: str
+    """How it differs from what was recorded; empty: it does not."""
+
+
 class Regrader:
     """Grades samples again, equal ones once."""
 
@@ -122,24 +132,26 @@ class Regrader:
                 self._by_answer[key] = found
         return found
 
-    def disagreement(self, sample: Sample) -> str | None:
-        """How grading again differs from what was recorded; empty: it cannot be redone; None: it
-        does not differ.
-        """
+    def check(self, sample: Sample) -> Regraded:
+        """Grade a sample again and compare."""
         gold, response, recorded = sample["gold"], sample["response"], sample["verdict"]
         if gold is None or response is None or recorded in ("error", "ungraded"):
-            return ""
+            return Regraded(None, "")
         outcome = self.outcome(sample["grader"], gold, response)
         if outcome is None:
-            return ""
-        verdict, extracted = outcome
-        if extracted != sample["extracted"]:
-            shown = f"{ascii(extracted)[:40]}, not {ascii(sample['extracted'])[:40]}"
-            return f"the answer in the response is {shown}"
+            return Regraded(None, "")
+        extracted = outcome[1]
+        verdict: str | None = outcome[0]
         if verdict == UNDECIDED:
-            is_second = sample["method"] == "math-verify"
-            return "" if is_second or recorded == "wrong" else "undecided, but recorded as decided"
-        return None if verdict == recorded else f"{verdict}, recorded as {recorded}"
+            is_open = sample["method"] == "math-verify" or recorded == "wrong"
+            problem = "" if is_open else f"undecided, recorded as {recorded}"
+            verdict = None if is_open else verdict
+        else:
+            problem = "" if verdict == recorded else f"{verdict}, recorded as {recorded}"
+        if not problem and extracted != sample["extracted"]:
+            shown = f"{ascii(extracted)[:40]}, recorded as {ascii(sample['extracted'])[:40]}"
+            problem = f"the answer is {shown}"
+        return Regraded(verdict, problem)
 
 
 def _bound(cache: dict) -> None:  # type: ignore[type-arg]

@@ -18,7 +18,7 @@ from pellucid.evidence.core.canonical import (
     canonical_json,
     is_sha256,
     leaf_hash,
-    parse_json,
+    parse_line,
     sha256_json,
 )
 
@@ -188,7 +188,7 @@ def samples_of(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sam
     check = SampleChecker()
     for number, line in enumerate(read_lines(packed, packed_bytes), 1):
         try:
-            sample = parse_json(line)
+            sample = parse_line(line)
         except JsonError as error:
             raise SampleError(f"line {number}: {error}") from None
         if problem := check(sample):

@@ -21,13 +21,6 @@ MANIFEST_NAME = "MANIFEST.jsonl"
 SEAL_NAME = "SEAL.dsse.json"
 UNLISTED = (MANIFEST_NAME, SEAL_NAME)
 """The only files that the manifest does not list: the seal covers the manifest."""
-REQUIRED = (
-    "claims.json",
-    "prereg/0001.json",
-    "ledger.jsonl",
-    "weights/manifest.json",
-    "train/checkpoints.json",
-)
 
 
 class ManifestLine(TypedDict):

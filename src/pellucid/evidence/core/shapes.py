@@ -1,4 +1,4 @@
-"""Holds parsed JSON to the TypedDicts of `schema.py`: every key, every type, nothing beside them."""
+"""Holds parsed JSON to the TypedDicts of `schema.py`: every key, every type, nothing besides."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ def shape_problem(value: Any, shape: Any, where: str = "") -> str | None:
         return _list_problem(value, inner[0], where)
     if origin is dict:
         return _dict_problem(value, inner[1], where)
-    if shape is float:
-        is_right = type(value) in (int, float)
-    else:
-        is_right = type(value) is shape
+    is_right = type(value) in ((int, float) if shape is float else (shape,))
     name = "null" if shape is type(None) else getattr(shape, "__name__", str(shape))
     return None if is_right else _wrong(where, value, name)
 

@@ -1,0 +1,171 @@
+"""The contamination scan: complete, sound by its own self-test, redone where the texts are here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from pellucid.evidence.core.archive import READ_ERRORS
+from pellucid.evidence.core.canonical import JsonError, parse_json
+from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.containment import DECIDING, containment, words
+from pellucid.evidence.core.samples import SampleError, read_lines, samples_of
+from pellucid.evidence.core.schema import DataSet
+from pellucid.evidence.core.schema_training import Scan
+
+SCAN = "contamination/scan.json"
+PROMPTS = "contamination/prompts.jsonl.gz"
+"""Training prompts, where they may be shown: lines {"ref": …, "text": …}."""
+MIN_RECALL = 0.95
+MAX_FALSE_SHARE = 1 / 4000
+"""Documents that the self-test may take for leaks."""
+TOLERANCE = 1e-6
+MAX_ITEM_WORDS = 20_000
+
+
+def read_sets(case: Case) -> None:
+    """data/<suite>.json and the scan, into the case."""
+    for path in sorted(case.archive.sizes):
+        parts = path.split("/")
+        if parts[0] == "data" and len(parts) == 2 and path.endswith(".json"):
+            if parts[1].startswith("croissant-"):
+                continue
+            data = case.load(path, DataSet)
+            if data is not None and f"{data['suite']}.json" == parts[1]:
+                case.sets[data["suite"]] = data
+            elif data is not None:
+                case.find("file-malformed", path, f"of the suite {data['suite'][:60]}")
+    if SCAN in case.archive.sizes:
+        case.scan = case.load(SCAN, Scan)
+
+
+def check_scan(case: Case) -> None:
+    """Every item that a capability claim rests on was scanned, by a scanner that finds leaks."""
+    folders = {f: case.using(f) for f in case.evaluations if case.using(f)}
+    capable = {c["id"] for c in case.claim_list() if c["is_capability"]}
+    for folder, using in folders.items():
+        suite, claims = case.roots[folder]["suite"], [c for c in using if c in capable]
+        scanned = case.scan["suites"].get(suite) if case.scan is not None else None
+        if not claims:
+            continue
+        if scanned is None:
+            case.find("scan-missing", folder, f"{SCAN} does not speak of {suite}", claims)
+            continue
+        missing = [i for i in case.evaluations[folder].items if i not in scanned["items"]]
+        if missing:
+            text = f"{len(missing)} items were not scanned, such as {missing[0][:60]}"
+            case.find("scan-missing", folder, text, claims)
+        limit = case.scan["threshold"] if case.scan is not None else 1.0
+        found = [i for i, s in scanned["items"].items() if s["containment"] >= limit]
+        if found:
+            text = f"{len(found)} items of {suite} overlap with training data, see the clean view"
+            case.find("contaminated", folder, text, claims)
+    _check_digests(case)
+    if case.scan is not None:
+        _check_self_test(case, case.scan)
+        if PROMPTS in case.archive.sizes:
+            _scan_again(case, case.scan)
+        else:
+            case.find("check-impossible", SCAN, "no training texts are here to be scanned again")
+
+
+def _check_digests(case: Case) -> None:
+    """data/<suite>.json tells of the very items that were planned."""
+    for plan in case.plans.values():
+        for suite, planned in plan["suites"].items():
+            data = case.sets.get(suite)
+            if data is None:
+                continue
+            given = {item: about["sha256"] for item, about in data["items"].items()}
+            if given != planned["items"]:
+                case.find("items-changed", f"data/{suite}.json", "other items than were planned")
+
+
+def _check_self_test(case: Case, scan: Scan) -> None:
+    test = scan["self_test"]
+    recall, false, documents = (test.get(k) for k in ("recall", "false_positives", "documents"))
+    is_right = (
+        type(recall) is dict
+        and all(type(r) in (int, float) for r in recall.values())
+        and type(false) is int
+        and type(documents) is int
+    )
+    if not is_right or not recall:
+        case.find("scan-weak", SCAN, "it has no self-test with planted leaks")
+        return
+    for kind, share in recall.items():
+        if share < MIN_RECALL:
+            text = f"it finds {share:.0%} of planted leaks of the kind {kind[:40]!r}"
+            case.find("scan-weak", SCAN, text)
+    if false > max(1, documents * MAX_FALSE_SHARE):
+        case.find("scan-weak", SCAN, f"it takes {false} of {documents} clean documents for leaks")
+
+
+# Scanning again
+
+
+def _scan_again(case: Case, scan: Scan) -> None:
+    """The largest coverage of each item by one training text is what was recorded, or less."""
+    items = {key: text for key, text in _questions(case) if key[0] in scan["suites"]}
+    index: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
+    normal = {key: words(text)[:MAX_ITEM_WORDS] for key, text in items.items()}
+    for key, own in normal.items():
+        for gram in _grams(own):
+            index[gram].add(key)
+    found = dict.fromkeys(items, 0.0)
+    for number, text in _prompts(case):
+        document = words(text)
+        near = {key for gram in _grams(document) for key in index.get(gram, ())}
+        if number > MAX_PROMPTS:
+            case.find("check-impossible", PROMPTS, f"more than {MAX_PROMPTS} texts")
+            return
+        for key in near:
+            share = containment(normal[key], document, DECIDING).coverage
+            found[key] = max(found[key], share)
+    for (suite, item), share in found.items():
+        about = scan["suites"][suite]["items"].get(item)
+        if about is not None and about["containment"] < share - TOLERANCE:
+            text = f"{item[:60]} is covered to {share:.2f}, recorded is {about['containment']:.2f}"
+            case.find("scan-mismatch", SCAN, text)
+
+
+MAX_PROMPTS = 2_000_000
+
+
+def _grams(own: list[str]) -> Iterator[int]:
+    size = min(DECIDING, len(own))
+    if size:
+        for start in range(len(own) - size + 1):
+            yield hash(tuple(own[start : start + size]))
+
+
+def _questions(case: Case) -> Iterator[tuple[tuple[str, str], str]]:
+    """((suite, item), question) of each item whose text is in the samples; each suite once."""
+    done: set[str] = set()
+    for folder, root in case.roots.items():
+        path = f"{folder}/samples.jsonl.gz"
+        if root["suite"] in done or path not in case.archive.sizes:
+            continue
+        done.add(root["suite"])
+        last = None
+        try:
+            with case.archive.open(path) as file:
+                for _, sample in samples_of(file, case.archive.sizes[path]):
+                    if sample["item"] != last and sample["question"] is not None:
+                        last = sample["item"]
+                        yield (root["suite"], last), sample["question"]
+        except (SampleError, *READ_ERRORS):
+            continue  # named already, where the samples are read
+
+
+def _prompts(case: Case) -> Iterator[tuple[int, str]]:
+    try:
+        with case.archive.open(PROMPTS) as file:
+            for number, line in enumerate(read_lines(file, case.archive.sizes[PROMPTS]), 1):
+                record: Any = parse_json(line)
+                if type(record) is not dict or type(record.get("text")) is not str:
+                    raise JsonError(f"line {number} has no text")
+                yield number, record["text"]
+    except (SampleError, JsonError, *READ_ERRORS) as error:
+        case.find("file-malformed", PROMPTS, str(error))
