@@ -39,6 +39,9 @@ class EventKind(StrEnum):
     EVALUATION_ABORTED = "evaluation_aborted"
     PREREGISTERED = "preregistered"
     """A sealed plan was filed: its digest, before what it announces."""
+    CONTAMINATION_SCANNED = "contamination_scanned"
+    """The training problems were held against the evaluation suites: counts, recall, what was done.
+    """
     ARTEFACT_DAMAGED = "artefact_damaged"
     """A file or checkpoint found torn or altered, and what was used in its place."""
     WARNED = "warned"

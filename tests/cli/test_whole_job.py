@@ -112,7 +112,11 @@ def _outcome(root: Path):
         "steps": stage.checkpoint_steps(),
         "metrics": [r for r in read_jsonl(stage.metrics) if r["name"] != "timing"],
         "rollouts": stage.rollouts.read_bytes(),
-        "samples": {p.name: list(read_zstd_jsonl(p)) for p in stage.evals.glob("*.zst")},
+        "samples": {
+            # which attempt at the evaluation a sample is of, is said in it
+            p.name: [record | {"eval_serial": 0} for record in read_zstd_jsonl(p)]
+            for p in stage.evals.glob("*.zst")
+        },
         "pass_at_1": [result[arm]["pass_at_1"] for arm in ("before", "after")],
     }
 

@@ -1,14 +1,15 @@
 """The evaluation runner on scripted engines and graders: no sample becomes a silent 0."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from pellucid.config import EvalConfig, SuiteConfig
 from pellucid.errors import ConfigError, DataError, RunError
+from pellucid.evaluate import runner
 from pellucid.evaluate.compare import compare
-from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
+from pellucid.evaluate.records import EvalResult, Origin, SampleRecord, arm_summary
 from pellucid.evaluate.runner import evaluate, prompt_sha256
 from pellucid.evaluate.suites import make_suites
 from pellucid.records import (
@@ -28,6 +29,13 @@ C, W, U, T, E = (
     Verdict.TIMEOUT,
     Verdict.ERROR,
 )
+SAMPLER = {
+    "temperature": 0.6,
+    "top_p": 1.0,
+    "top_k": 0,
+    "max_new_tokens": 9,
+    "stop": ["</answer>"],
+}
 SHORT = {"c": C, "w": W, "u": U, "t": T, "e": E}
 
 
@@ -49,8 +57,10 @@ class Template:
     name: str = "r1-zero"
     stop: tuple[str, ...] = ("</answer>",)
 
-    def prompt_ids(self, question, tokenizer, *, grader):
-        return tuple(tokenizer.encode(f"Q: {question}"))
+    sha256: str = "ab" * 32
+
+    def render(self, question, tokenizer, *, grader):
+        return f"Q: {question}"
 
     def response(self, text):
         return "<think>" + text
@@ -218,7 +228,11 @@ def test_pass_at_k_leaves_out_problems_with_too_few_graded_samples():
 
 def test_records_carry_what_was_graded_and_survive_json():
     records = []
-    run([["c7", "w8!"], ["u", "t9"]], families=["f", ""], sink=records.append)
+    origin = Origin(eval_serial=2, weights="9f", grader_sha256="8e", engine={"name": "scripted"})
+    result = run(
+        [["c7", "w8!"], ["u", "t9"]], families=["f", ""], sink=records.append, origin=origin
+    )
+    assert EvalResult.from_json(result.to_json()).origin == origin
     assert [(r.problem_id, r.k_index) for r in records] == [
         ("toy/test/0", 0),
         ("toy/test/0", 1),
@@ -246,6 +260,18 @@ def test_records_carry_what_was_graded_and_survive_json():
         n_prompt=5,
         n_completion=3,
         logprob_sum=-1.5,
+        grader="letter",
+        # printf '{"gold":"7","grader":"letter","id":"toy/test/0","question":"q0"}' | sha256sum
+        item_sha256="a24e9cd5569d2b72d088b3b9471d0391d099bb99f23032a7dfc6e6c0c1fdc2fd",
+        template="r1-zero",
+        template_sha256="ab" * 32,
+        prompt="Q: q0",
+        seed=3,
+        sampler=SAMPLER,
+        eval_serial=2,
+        weights="9f",
+        grader_sha256="8e",
+        engine={"name": "scripted"},
     )
     assert records[2].family == "toy/test/1"
     for record in records:
@@ -254,6 +280,41 @@ def test_records_carry_what_was_graded_and_survive_json():
     assert keys == sorted(keys)
     with pytest.raises(RunError, match="damaged sample record"):
         SampleRecord.from_json('{"arm": "before"}')
+
+
+def test_records_from_before_their_origin_was_kept_are_still_read():
+    records = []
+    result = run([["c7"]], sink=records.append)
+    old = json.loads(records[0].to_json())
+    for name in ("grader", "item_sha256", "prompt", "seed", "sampler", "weights", "engine"):
+        del old[name]
+    assert SampleRecord.from_json(json.dumps(old)).weights == ""
+    old = json.loads(result.to_json())
+    del old["origin"]
+    assert EvalResult.from_json(json.dumps(old)).origin == Origin()
+
+
+def test_a_large_suite_is_measured_in_waves_with_the_same_result(monkeypatch):
+    script = [["c7", "w8"], ["e", "t9"], ["u", "c7!"], ["c7", "c7"], ["w1", "u"]]
+
+    class Engine(ScriptedEngine):
+        def generate(self, requests, params, *, seed, progress=None):
+            texts = [self.script.pop(0) for _ in requests]
+            progress(2 * len(requests), 2 * len(requests))
+            return ScriptedEngine(texts, self.calls).generate(requests, params, seed=seed)
+
+    whole, parts, ticks = [], [], []
+    expected = run(script, sink=whole.append)
+    monkeypatch.setattr(runner, "WAVE_SAMPLES", 5)
+    monkeypatch.setattr(runner, "WAVE_TOKENS", 0)
+    engine = Engine(list(script))
+    result = run(
+        script, engine=engine, sink=parts.append, progress=lambda *tick: ticks.append(tick)
+    )
+    assert [len(requests) for requests, *_ in engine.calls] == [2, 2, 1]
+    assert ticks == [(4, 10), (8, 10), (10, 10)]
+    assert parts == whole
+    assert replace(result, generate_s=0, grade_s=0) == replace(expected, generate_s=0, grade_s=0)
 
 
 def test_prompt_digest_is_that_of_the_plain_json_array():

@@ -6,7 +6,7 @@ import pytest
 
 from pellucid.artifacts import canonical_json, sha256_bytes
 from pellucid.errors import RunError
-from pellucid.ledger import GENESIS, EventKind, Ledger, verify_ledger
+from pellucid.ledger import GENESIS, EventKind, Ledger, evaluation_attempts, verify_ledger
 
 
 @pytest.fixture
@@ -98,3 +98,30 @@ def test_a_torn_last_line_is_cut_and_the_cut_recorded(path):
     cut = len(whole.splitlines(keepends=True)[-1]) - 30
     assert ledger.events[-1].payload == {"artefact": "ledger.jsonl", "cut_bytes": cut}
     assert verify_ledger(path) == []
+
+
+def test_attempts_at_evaluations_have_their_serial_and_their_end(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for serial, arm in enumerate(("before", "before", "after"), 1):
+        ledger.append(EventKind.EVALUATION_STARTED, serial=serial, arm=arm, suite="chain")
+        if serial == 2:
+            ledger.append(EventKind.EVALUATION_ABORTED, serial=1, arm=arm, suite="chain")
+    ledger.append(EventKind.EVALUATION_ENDED, serial=2, arm="before", suite="chain")
+    attempts = evaluation_attempts(ledger.events)
+    assert [(a.serial, a.arm, a.end and str(a.end.kind)) for a in attempts] == [
+        (1, "before", "evaluation_aborted"),
+        (2, "before", "evaluation_ended"),
+        (3, "after", None),
+    ]
+    assert [a.is_complete for a in attempts] == [False, True, False]
+    ledger.close()
+
+
+def test_attempts_of_older_ledgers_are_counted_and_paired_by_name(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for kind in (EventKind.EVALUATION_STARTED, EventKind.EVALUATION_ENDED):
+        ledger.append(kind, arm="before", suite="chain")
+    ledger.append(EventKind.EVALUATION_STARTED, arm="after", suite="chain")
+    attempts = evaluation_attempts(ledger.events)
+    assert [(a.serial, a.is_complete) for a in attempts] == [(1, True), (2, False)]
+    ledger.close()

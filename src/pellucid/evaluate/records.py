@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pellucid.artifacts import canonical_json
+from pellucid.artifacts import canonical_json, sha256_json
 from pellucid.errors import RunError
-from pellucid.records import StopReason, Verdict
+from pellucid.records import Problem, StopReason, Verdict
 from pellucid.stats import Estimate
+
+
+def item_sha256(problem: Problem) -> str:
+    """Digest of what is asked and how it is graded: plans name problems by it."""
+    item = {name: getattr(problem, name) for name in ("id", "question", "gold", "grader")}
+    return sha256_json(item)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What made the samples of one evaluation, beside prompts and sampler.
+
+    Example: Origin(eval_serial=2, weights="9f…", engine={"name": "pellucid", "dtype": "bfloat16"})
+    """
+
+    arm: str = ""
+    """As ledger and dossier name it (`Suite.arm`)."""
+    eval_serial: int = 0
+    """Number of the attempt in the run's ledger, from 1; 0: it is in no ledger."""
+    weights: str = ""
+    """Root digest of the model's files."""
+    grader_sha256: str = ""
+    """Digest of the graders' sources."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Name, version, type of the weights, whether exact, device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +46,7 @@ class SampleRecord:
     """
 
     arm: str
-    """`before`, `after`, or the name of another model."""
+    """`before`, `after`, or the name of another model; with its prompt where that differs."""
     suite: str
     problem_id: str
     question: str
@@ -52,6 +77,26 @@ class SampleRecord:
     logprob_sum: float
     """Sum of the sampled tokens' log-probabilities under the distribution drawn from."""
 
+    # Records from before these were kept have none of them.
+    grader: str = ""
+    """Name in the table of graders."""
+    item_sha256: str = ""
+    """`item_sha256` of the problem."""
+    template: str = ""
+    template_sha256: str = ""
+    """`Template.sha256`."""
+    prompt: str = ""
+    """The rendered prompt, as text."""
+    seed: int | None = None
+    """With `sample_id` and the position it determines every token."""
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+    """As in `EvalResult.sampler`."""
+    eval_serial: int = 0
+    """See `Origin`; 0: kept in no ledger."""
+    weights: str = ""
+    grader_sha256: str = ""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
     def to_json(self) -> str:
         """One line: keys sorted, no spaces, no NaN. Equal records give equal bytes."""
         return canonical_json(self.to_dict()).decode()
@@ -64,15 +109,17 @@ class SampleRecord:
     def from_json(cls, line: str) -> SampleRecord:
         """Inverse of `to_json`. Raises RunError on anything else."""
         try:
-            fields = json.loads(line)
-            fields["token_ids"] = tuple(fields["token_ids"])
-            fields["stop"], fields["verdict"] = (
-                StopReason(fields["stop"]),
-                Verdict(fields["verdict"]),
-            )
-            return cls(**fields)
+            return cls.from_dict(json.loads(line))
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"damaged sample record ({error}): run the evaluation again") from error
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> SampleRecord:
+        """Inverse of `to_dict` as JSON gives it. KeyError, TypeError or ValueError on others."""
+        fields["token_ids"] = tuple(fields["token_ids"])
+        fields["stop"] = StopReason(fields["stop"])
+        fields["verdict"] = Verdict(fields["verdict"])
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +197,10 @@ class EvalResult:
     completion_tokens: int
     generate_s: float
     grade_s: float
+    origin: Origin = Origin()
+    """Of results from before it was kept: empty."""
+    samples_root: str = ""
+    """Merkle root of the samples as a dossier has them; empty: they were not kept."""
 
     @property
     def n_samples(self) -> int:
@@ -163,6 +214,7 @@ class EvalResult:
             plain[name] = plain[name]._asdict() if plain[name] else None
         plain["pass_at"] = {str(k): e._asdict() if e else None for k, e in self.pass_at.items()}
         plain["sampler"], plain["verdicts"] = dict(self.sampler), dict(self.verdicts)
+        plain["origin"] = asdict(self.origin)
         return plain
 
     def to_json(self) -> str:
@@ -181,6 +233,7 @@ class EvalResult:
                 int(k): Estimate(**e) if e else None for k, e in fields["pass_at"].items()
             }
             fields["pass_at_1_bounds"] = tuple(fields["pass_at_1_bounds"])
+            fields["origin"] = Origin(**fields.get("origin", {}))
             return cls(**fields)
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"damaged evaluation result ({error}): run it again") from error

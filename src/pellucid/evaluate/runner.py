@@ -1,6 +1,7 @@
 """Measure one model on one suite: draw k samples per problem, grade them, reduce them to estimates.
 
     problems → prompts → engine.generate → template.response → grader.grade → records → estimates
+    └────────────────────────────── in waves that fit into memory ──────────────────┘
 
 Prompts, graders and sampler are those of training. Sample ids do not name the arm, so a comparison
 before/after shares its randomness. Left out: which problems and which model (`suites`, `pipeline`).
@@ -11,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 from pellucid.errors import ConfigError, DataError, RunError
 from pellucid.evaluate.metrics import (
@@ -24,7 +25,13 @@ from pellucid.evaluate.metrics import (
     sample_mean,
     unbiased_pass_at,
 )
-from pellucid.evaluate.records import EvalResult, ProblemResult, SampleRecord
+from pellucid.evaluate.records import (
+    EvalResult,
+    Origin,
+    ProblemResult,
+    SampleRecord,
+    item_sha256,
+)
 from pellucid.protocols import Engine, Grader, ProgressFn, Tokenizer
 from pellucid.records import (
     Completion,
@@ -48,9 +55,14 @@ class PromptTemplate(Protocol):
     name: str
     stop: tuple[str, ...]
 
-    def prompt_ids(
-        self, question: str, tokenizer: Tokenizer, *, grader: str
-    ) -> Sequence[int]: ...
+    @property
+    def sha256(self) -> str:
+        """Digest of the template itself."""
+        ...
+
+    def render(self, question: str, tokenizer: Tokenizer, *, grader: str) -> str:
+        """The prompt of a problem with that grader, as text."""
+        ...
 
     def response(self, text: str) -> str:
         """Completion text as the grader reads it (with what the prompt had already begun)."""
@@ -70,59 +82,179 @@ def evaluate(
     suite: str,
     grader: Grader,
     pass_at: Sequence[int] = (),
+    origin: Origin | None = None,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
     """Measure a suite; `sink` gets every sample, in the order of problems and samples.
 
     Raises DataError without problems or with repeated ids, ConfigError for several greedy samples,
-    RunError where the grader failed on everything.
+    RunError where the grader failed on everything it saw first.
     """
     _check(problems, params, k, pass_at, suite)
     params = replace(params, stop=tuple(dict.fromkeys((*params.stop, *template.stop))))
-    requests = [
-        Request(
-            prompt_ids=tuple(
-                template.prompt_ids(problem.question, tokenizer, grader=problem.grader)
-            ),
-            sample_ids=tuple(sample_id("eval", suite, problem.id, i) for i in range(k)),
-        )
-        for problem in problems
-    ]
-    started = time.perf_counter()
-    groups = engine.generate(requests, params, seed=seed, progress=progress)
-    generated = time.perf_counter()
-    responses = [template.response(c.text) for group in groups for c in group]
-    scores, retried = grade_with_retry(grader, [p for p in problems for _ in range(k)], responses)
-    graded = time.perf_counter()
-    if all(score.verdict is Verdict.ERROR for score in scores):
-        raise RunError(
-            f"the grader failed on every sample of {suite} ({scores[0].detail or 'no detail'}): "
-            "run `pellucid doctor`, then evaluate again"
-        )
-
-    results = []
-    for row, (problem, request, group) in enumerate(zip(problems, requests, groups, strict=True)):
-        own = slice(row * k, (row + 1) * k)
-        if sink is not None:
-            graded_group = zip(group, responses[own], scores[own], retried[own], strict=True)
-            for record in _records(arm, suite, problem, request, graded_group):
-                sink(record)
-        results.append(_problem_result(problem, group, responses[own], scores[own]))
+    asker = _Asker(
+        engine=engine,
+        tokenizer=tokenizer,
+        grader=grader,
+        template=template,
+        params=params,
+        k=k,
+        seed=seed,
+        suite=suite,
+    )
+    origin = origin or Origin()
+    common = {
+        "arm": arm,
+        "suite": suite,
+        "template": template.name,
+        "seed": seed,
+        "sampler": _sampler(params),
+    }
+    of_records = common | {
+        "arm": origin.arm or arm,
+        "template_sha256": template.sha256,
+        "eval_serial": origin.eval_serial,
+        "weights": origin.weights,
+        "grader_sha256": origin.grader_sha256,
+        "engine": dict(origin.engine),
+    }
+    results: list[ProblemResult] = []
+    tally: Counter[str] = Counter()
+    seconds = [0.0, 0.0]
+    for wave in _waves(problems, k, params):
+        answered = asker.ask(wave, _shifted(progress, len(results) * k, len(problems) * k))
+        seconds[0] += answered.generate_s
+        seconds[1] += answered.grade_s
+        for row in answered.rows():
+            results.append(_problem_result(row))
+            tally["retried"] += sum(row.retried)
+            tally["prompt_tokens"] += len(row.request.prompt_ids)
+            if sink is not None:
+                for record in _records(row, of_records):
+                    sink(record)
     return _reduce(
         tuple(results),
         pass_at=pass_at,
-        arm=arm,
-        suite=suite,
-        template=template.name,
         k=k,
-        seed=seed,
-        sampler=_sampler(params),
-        retried=sum(retried),
-        prompt_tokens=sum(len(r.prompt_ids) for r in requests),
-        generate_s=generated - started,
-        grade_s=graded - generated,
+        retried=tally["retried"],
+        prompt_tokens=tally["prompt_tokens"],
+        generate_s=seconds[0],
+        grade_s=seconds[1],
+        origin=origin,
+        **common,
     )
+
+
+WAVE_TOKENS = 1 << 22
+"""Completion tokens held at once, at most: about 64 bytes each with their log-probabilities. Most
+evaluations are a single wave."""
+WAVE_SAMPLES = 4096
+"""At least so many samples in a wave, however long: the engine's slots stay full."""
+
+
+def _waves(
+    problems: Sequence[Problem], k: int, params: SamplingParams
+) -> Iterator[Sequence[Problem]]:
+    """Whole problems whose completions fit into memory together."""
+    samples = max(WAVE_SAMPLES, WAVE_TOKENS // params.max_new_tokens)
+    size = max(1, samples // k)
+    for start in range(0, len(problems), size):
+        yield problems[start : start + size]
+
+
+def _shifted(progress: ProgressFn | None, done: int, total: int) -> ProgressFn | None:
+    """Progress of one wave as that of the whole evaluation."""
+    if progress is None:
+        return None
+    return lambda finished, _: progress(done + finished, total)
+
+
+class _Row(NamedTuple):
+    """One problem with what became of its k samples."""
+
+    problem: Problem
+    prompt: str
+    request: Request
+    completions: Sequence[Completion]
+    responses: Sequence[str]
+    scores: Sequence[Score]
+    retried: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """A wave of problems, drawn and graded."""
+
+    problems: Sequence[Problem]
+    prompts: Sequence[str]
+    requests: Sequence[Request]
+    groups: Sequence[Sequence[Completion]]
+    responses: Sequence[str]
+    scores: Sequence[Score]
+    retried: Sequence[bool]
+    generate_s: float
+    grade_s: float
+
+    def rows(self) -> Iterator[_Row]:
+        """In the order of the problems."""
+        start = 0
+        wave = zip(self.problems, self.prompts, self.requests, self.groups, strict=True)
+        for problem, prompt, request, group in wave:
+            own = slice(start, start + len(group))
+            start = own.stop
+            graded = (self.responses[own], self.scores[own], self.retried[own])
+            yield _Row(problem, prompt, request, group, *graded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asker:
+    """Draws and grades the samples of some problems of a suite."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    grader: Grader
+    template: PromptTemplate
+    params: SamplingParams
+    k: int
+    seed: int
+    suite: str
+
+    def ask(self, problems: Sequence[Problem], progress: ProgressFn | None) -> _Answered:
+        """Raises RunError where the grader failed on all of them."""
+        prompts = [
+            self.template.render(p.question, self.tokenizer, grader=p.grader) for p in problems
+        ]
+        requests = [self._request(*pair) for pair in zip(problems, prompts, strict=True)]
+        started = time.perf_counter()
+        groups = self.engine.generate(requests, self.params, seed=self.seed, progress=progress)
+        generated = time.perf_counter()
+        responses = [self.template.response(c.text) for group in groups for c in group]
+        asked = [p for p in problems for _ in range(self.k)]
+        scores, retried = grade_with_retry(self.grader, asked, responses)
+        if all(score.verdict is Verdict.ERROR for score in scores):
+            raise RunError(
+                f"the grader failed on every sample of {self.suite} "
+                f"({scores[0].detail or 'no detail'}): run `pellucid doctor`, then evaluate again"
+            )
+        return _Answered(
+            problems=problems,
+            prompts=prompts,
+            requests=requests,
+            groups=groups,
+            responses=responses,
+            scores=scores,
+            retried=retried,
+            generate_s=generated - started,
+            grade_s=time.perf_counter() - generated,
+        )
+
+    def _prompt(self, problem: Problem) -> str:
+        return self.template.render(problem.question, self.tokenizer, grader=problem.grader)
+
+    def _request(self, problem: Problem, prompt: str) -> Request:
+        ids = tuple(sample_id("eval", self.suite, problem.id, i) for i in range(self.k))
+        return Request(prompt_ids=tuple(self.tokenizer.encode(prompt)), sample_ids=ids)
 
 
 def _check(
@@ -147,26 +279,27 @@ def _check(
         raise ConfigError(f"pass_at {list(pass_at)} needs more than k = {k} samples: raise k")
 
 
-def _records(
-    arm: str,
-    suite: str,
-    problem: Problem,
-    request: Request,
-    graded: Iterable[tuple[Completion, str, Score, bool]],
-) -> Iterator[SampleRecord]:
-    """The records of one problem, from its (completion, response, score, was it retried)."""
-    digest = prompt_sha256(request.prompt_ids)
-    for k_index, (completion, response, score, retried) in enumerate(graded):
+def _records(row: _Row, common: Mapping[str, Any]) -> Iterator[SampleRecord]:
+    """The records of one problem; `common`: what all samples of the evaluation share."""
+    problem, request = row.problem, row.request
+    shared = {
+        **common,
+        "problem_id": problem.id,
+        "question": problem.question,
+        "gold": problem.gold,
+        "grader": problem.grader,
+        "item_sha256": item_sha256(problem),
+        "family": problem.family or problem.id,
+        "prompt": row.prompt,
+        "prompt_sha256": prompt_sha256(request.prompt_ids),
+        "n_prompt": len(request.prompt_ids),
+    }
+    samples = zip(row.completions, row.responses, row.scores, row.retried, strict=True)
+    for k_index, (completion, response, score, retried) in enumerate(samples):
         yield SampleRecord(
-            arm=arm,
-            suite=suite,
-            problem_id=problem.id,
-            question=problem.question,
-            gold=problem.gold,
-            family=problem.family or problem.id,
+            **shared,
             k_index=k_index,
             sample_id=completion.sample_id,
-            prompt_sha256=digest,
             response=response,
             token_ids=completion.token_ids,
             stop=completion.stop,
@@ -175,7 +308,6 @@ def _records(
             method=score.method,
             detail=score.detail,
             retried=retried,
-            n_prompt=len(request.prompt_ids),
             n_completion=len(completion.token_ids),
             logprob_sum=float(sum(completion.logprobs)),
         )
@@ -190,23 +322,19 @@ def _sampler(params: SamplingParams) -> dict[str, object]:
     return {**asdict(params), "stop": list(params.stop)}
 
 
-def _problem_result(
-    problem: Problem,
-    completions: Sequence[Completion],
-    responses: Sequence[str],
-    scores: Sequence[Score],
-) -> ProblemResult:
+def _problem_result(row: _Row) -> ProblemResult:
+    problem = row.problem
     return ProblemResult(
         id=problem.id,
         family=problem.family or problem.id,
-        verdicts=tuple(s.verdict for s in scores),
-        answers=tuple(s.extracted for s in scores),
-        truncated=sum(c.stop is StopReason.LENGTH for c in completions),
-        tokens=sum(len(c.token_ids) for c in completions),
-        readable=tuple(format_reward(response) == 1.0 for response in responses),
+        verdicts=tuple(s.verdict for s in row.scores),
+        answers=tuple(s.extracted for s in row.scores),
+        truncated=sum(c.stop is StopReason.LENGTH for c in row.completions),
+        tokens=sum(len(c.token_ids) for c in row.completions),
+        readable=tuple(format_reward(response) == 1.0 for response in row.responses),
         language=tuple(
             language_reward(response, problem.language)
-            for response in responses
+            for response in row.responses
             if problem.language in SCRIPTS
         ),
     )

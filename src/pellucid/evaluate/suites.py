@@ -29,6 +29,12 @@ class Suite:
     pass_at: tuple[int, ...]
     baseline_only: bool
     """True: measured on the base model alone."""
+    variant: str = ""
+    """The template, where the suite names another than the recipe's; else empty."""
+
+    def arm(self, model: str) -> str:
+        """Name of a model's arm in ledger and dossier: one model under two prompts is two arms."""
+        return f"{model}-{self.variant}" if self.variant else model
 
 
 def make_suite(
@@ -52,6 +58,7 @@ def make_suite(
         k=config.k,
         pass_at=config.pass_at,
         baseline_only=config.baseline_only,
+        variant=differs,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
+from pellucid.evidence.weights import weights_root
 from pellucid.ledger import EventKind
+from pellucid.pipeline.attempts import attempt, close_lost, ending, suite_facts
 from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.measure import kept_result, measure, measure_into
 from pellucid.pipeline.workbench import Workbench
@@ -43,6 +45,7 @@ class Evaluations:
         results = {}
         for suite in suites:
             kept = self.kept(arm, suite)
+            close_lost(self.diary, arm, suite, kept)
             results[suite.key] = kept or self._measure(arm, suite, *instruments())
             estimate = results[suite.key].pass_at_1
             self.diary.progress.say(
@@ -65,12 +68,9 @@ class Evaluations:
 
     def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: Grader) -> EvalResult:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
-        note = self.diary.note
-        facts = {"arm": arm, "suite": suite.key, "problems": len(suite.problems), "k": suite.k}
-        note(EventKind.EVALUATION_STARTED, **facts)
-        with self.diary.progress.task(
-            f"{arm}: {suite.label}", len(suite.problems) * suite.k, "samples"
-        ) as tick:
+        facts = suite_facts(suite, arm, seed=self.seed, weights=weights_root(bench.loaded.path))
+        task = self.diary.progress.task(f"{arm}: {suite.label}", facts["samples"], "samples")
+        with task as tick, attempt(self.diary, facts) as running:
             result = measure_into(
                 self.folder,
                 bench,
@@ -78,18 +78,18 @@ class Evaluations:
                 grader,
                 arm=arm,
                 seed=self.seed,
-                progress=self._stoppable(tick, facts),
+                serial=running.serial,
+                progress=running.counting(self._stoppable(tick, suite)),
             )
-        note(EventKind.EVALUATION_ENDED, **facts, pass_at_1=result.pass_at_1.value)
+            running.ended = ending(result)
         return result
 
-    def _stoppable(self, tick: ProgressFn, facts: Mapping[str, Any]) -> ProgressFn:
+    def _stoppable(self, tick: ProgressFn, suite: Suite) -> ProgressFn:
         """Progress of an evaluation that SIGTERM aborts: what is measured by halves is not kept."""
 
         def advance(done: int, total: int) -> None:
             if self.should_stop():
-                self.diary.note(EventKind.EVALUATION_ABORTED, **facts, samples=done)
-                raise Interrupted(f"after {done} of {total} samples of {facts['suite']}")
+                raise Interrupted(f"after {done} of {total} samples of {suite.key}")
             tick(done, total)
 
         return advance

@@ -11,9 +11,12 @@ from pellucid.artifacts import atomic_write_text, writing
 from pellucid.config import RunConfig
 from pellucid.config_stages import PipelineConfig
 from pellucid.data.load import load_problems, require_sandbox
-from pellucid.evaluate.records import EvalResult, SampleRecord, arm_summary
+from pellucid.evaluate.records import EvalResult, Origin, SampleRecord, arm_summary
 from pellucid.evaluate.runner import evaluate
 from pellucid.evaluate.suites import Suite, make_suites
+from pellucid.evidence.core.grade import grader_sha256
+from pellucid.evidence.recording import RootRecorder
+from pellucid.evidence.weights import weights_root
 from pellucid.jsonl import ZstdJsonlWriter
 from pellucid.pipeline.workbench import Workbench, open_grader, open_run_workbench
 from pellucid.protocols import Grader, ProgressFn
@@ -63,6 +66,7 @@ def measure(
     *,
     arm: str,
     seed: int,
+    serial: int = 0,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
@@ -79,6 +83,13 @@ def measure(
         suite=suite.key,
         grader=grader,
         pass_at=suite.pass_at,
+        origin=Origin(
+            arm=suite.arm(arm),
+            eval_serial=serial,
+            weights=weights_root(bench.loaded.path),
+            grader_sha256=grader_sha256(),
+            engine=bench.describe(),
+        ),
         sink=sink,
         progress=progress,
     )
@@ -92,21 +103,55 @@ def measure_into(
     *,
     arm: str,
     seed: int,
+    serial: int = 0,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
-    """`measure`, kept as `ARM-SUITE.json` and `.samples.jsonl.zst`; the JSON is written last."""
-    records: list[SampleRecord] = []
-    result = measure(
-        bench, suite, grader, arm=arm, seed=seed, sink=records.append, progress=progress
-    )
+    """`measure`, kept as `ARM-SUITE.json` and `.samples.jsonl.zst`; the JSON is written last.
+
+    Samples are written as they are graded, a thousand at a time, so memory does not grow with them.
+    """
     samples = folder / f"{arm}-{suite.key}.samples.jsonl.zst"
     with writing(samples):
         samples.unlink(missing_ok=True)  # of an evaluation that was killed
-    with ZstdJsonlWriter(samples) as writer:
-        for start in range(0, len(records), SAMPLES_PER_FRAME):
-            writer.append_all(r.to_dict() for r in records[start : start + SAMPLES_PER_FRAME])
+    with ZstdJsonlWriter(samples) as writer, _Frames(writer) as frames:
+        result = measure(
+            bench,
+            suite,
+            grader,
+            arm=arm,
+            seed=seed,
+            serial=serial,
+            sink=frames.add,
+            progress=progress,
+        )
+    result = replace(result, samples_root=frames.leaves.root())
     atomic_write_text(kept_result(folder, arm, suite), result.to_json())
     return result
+
+
+class _Frames:
+    """Records gathered to frames of a thousand: large enough to compress well."""
+
+    def __init__(self, writer: ZstdJsonlWriter) -> None:
+        self.leaves = RootRecorder()
+        self._writer = writer
+        self._waiting: list[SampleRecord] = []
+
+    def add(self, record: SampleRecord) -> None:
+        self._waiting.append(record)
+        self.leaves.add(record)
+        if len(self._waiting) == SAMPLES_PER_FRAME:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.append_all(record.to_dict() for record in self._waiting)
+        self._waiting.clear()
+
+    def __enter__(self) -> _Frames:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
 
 
 def kept_result(folder: Path, arm: str, suite: Suite) -> Path:

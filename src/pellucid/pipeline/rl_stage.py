@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pellucid.algo.presets import Objective, resolve
-from pellucid.artifacts import StageFolder
+from pellucid.artifacts import SEAL_NAME, StageFolder, sha256_file
 from pellucid.config import RunConfig
 from pellucid.data.mixture import Mixture
 from pellucid.ledger import EventKind
@@ -119,9 +119,14 @@ class RlStage:
         return Checkpoints(
             self.stage,
             keep=self.config.train.keep_checkpoints,
-            on_save=lambda step: note(EventKind.CHECKPOINT_SAVED, step=step),
+            on_save=self._note_save,
             on_damage=lambda line: note(EventKind.ARTEFACT_DAMAGED, artefact=line),
         )
+
+    def _note_save(self, step: int) -> None:
+        """The ledger names the bytes too: a checkpoint may be pruned, but not exchanged."""
+        state = sha256_file(self.stage.checkpoint(step) / SEAL_NAME)
+        self.diary.note(EventKind.CHECKPOINT_SAVED, step=step, weights=state)
 
     def _after_update(self, bench: Workbench, updater: PolicyUpdater) -> None:
         """New weights for the engine; where memory is shared, the room that training took."""

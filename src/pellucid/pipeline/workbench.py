@@ -6,9 +6,11 @@ import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import pellucid
 from pellucid.artifacts import RunFolder
 from pellucid.config import AUTO, ModelConfig, RunConfig
 from pellucid.errors import ConfigError, RunError, UserError
@@ -35,6 +37,17 @@ class Workbench:
     """`cpu` or `cuda`."""
     device_name: str
     """In words, for the record: `cpu, 2 threads`, `NVIDIA H200`."""
+
+    def describe(self) -> dict[str, Any]:
+        """What draws the samples, for their records."""
+        return {
+            "name": "pellucid",
+            "version": pellucid.__version__,
+            "torch": str(torch.__version__),
+            "dtype": str(self.loaded.model.embedding.weight.dtype).removeprefix("torch."),
+            "exact": self.loaded.model.exact,
+            "device": self.device_name,
+        }
 
 
 def open_run_workbench(

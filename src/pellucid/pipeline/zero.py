@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pellucid.algo.presets import resolve
@@ -24,11 +24,13 @@ from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
+from pellucid.model.load import weights_digest
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
 from pellucid.pipeline.evaluations import Evaluations, Instruments, small_evaluation
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
+from pellucid.pipeline.screening import Screening, screen
 from pellucid.pipeline.workbench import Workbench, open_grader
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
@@ -55,6 +57,9 @@ def run(
                 EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED,
                 recipe=sha256_file(folder.recipe),
             )
+            if plan.screening is not None:
+                plan.screening.record(folder.root, ledger)
+                progress.say(plan.screening.line)
             with stop_on_sigterm() as should_stop:
                 return ZeroJob(config, plan, folder, ledger, progress, should_stop).run()
         finally:
@@ -68,6 +73,8 @@ class Plan:
     suites: tuple[Suite, ...]
     mixture: Mixture
     """To train on."""
+    screening: Screening | None
+    """Of the training problems against the suites; None: all of one side is generated."""
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -81,7 +88,9 @@ def make_plan(config: RunConfig) -> Plan:
     problems = load_problems(
         task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=config.seed
     )
-    return Plan(suites=suites, mixture=Mixture.single(problems, config.seed))
+    screening = screen(problems, suites, config.data.contamination, seed=config.seed)
+    kept = problems if screening is None else screening.kept
+    return Plan(suites=suites, mixture=Mixture.single(kept, config.seed), screening=screening)
 
 
 def _is_finished(folder: RunFolder, ledger: Ledger) -> bool:
@@ -97,6 +106,12 @@ def _finished_outcome(folder: RunFolder) -> RunOutcome:
     return RunOutcome(
         folder=folder.root, report=report, result=json.loads(folder.result.read_text())
     )
+
+
+def _as_exported(bench: Workbench, folder: Path) -> Workbench:
+    """The same model and engine, said to be of `folder`, where its weights now lie."""
+    loaded = replace(bench.loaded, path=folder, digest=weights_digest(folder))
+    return replace(bench, loaded=loaded)
 
 
 class ZeroJob:
@@ -142,9 +157,16 @@ class ZeroJob:
             self.training.train(
                 bench, grader, lambda step: self._small_evaluation(step, bench, grader)
             )
-            trained = [s for s in suites if not s.baseline_only]
-            after = measure_all("after", trained, lambda: instruments)
+            # Exported before it is measured: its samples name the files that answered.
+            self.training.export(bench)
+            trained = Instruments(_as_exported(bench, self.stage.model), grader)
+            asked = [s for s in suites if not s.baseline_only]
+            after = measure_all("after", asked, lambda: trained)
         return self._finish(bench, before, after)
+
+    def _contamination(self) -> dict[str, object]:
+        screening = self.plan.screening
+        return {} if screening is None else {"contamination": screening.summary}
 
     def _small_evaluation(self, step: int, bench: Workbench, grader: GraderPool) -> MetricGroups:
         """pass@1 on the first suite, every `eval_every` steps."""
@@ -159,7 +181,6 @@ class ZeroJob:
     def _finish(
         self, bench: Workbench, before: dict[str, EvalResult], after: dict[str, EvalResult]
     ) -> RunOutcome:
-        self.training.export(bench)
         result = build_result(
             self.plan.suites, before, after, wall_s=self.diary.wall_s(), device=bench.device_name
         )
@@ -180,7 +201,7 @@ class ZeroJob:
             },
             seed=self.training.config.seed,
             device=bench.device_name,
-            more={"code": self.code},
+            more={"code": self.code, **self._contamination()},
         )
         ledger = self.diary.ledger
         ledger.append(EventKind.STAGE_ENDED, stage=STAGE)

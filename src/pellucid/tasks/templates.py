@@ -10,8 +10,9 @@ Not here: how a model's own chat template is rendered (`Tokenizer.chat`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+from pellucid.artifacts import sha256_json
 from pellucid.errors import ConfigError
 from pellucid.protocols import Tokenizer
 from pellucid.tasks.lookup import lookup
@@ -71,6 +72,11 @@ class Template:
         prompt = tokenizer.chat(messages, add_generation_prompt=True)
         # Some released chat templates open the thinking themselves: never open it twice.
         return prompt if self.prefill and prompt.endswith(self.prefill) else prompt + self.prefill
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all fields. A model's own chat template is no part of it: prompts show that."""
+        return sha256_json(asdict(self))
 
     def prompt_ids(
         self, question: str, tokenizer: Tokenizer, *, grader: str = "math"

@@ -73,6 +73,7 @@ def _rollout_record(
         "problem": rollout.problem.id,
         "question": rollout.problem.question,
         "gold": rollout.problem.gold,
+        "grader": rollout.problem.grader,
         "prompt": tokenizer.decode(rollout.prompt_ids),
         "response": completion.text,
         "token_ids": list(completion.token_ids),
