@@ -85,6 +85,16 @@ class TaskEntry(Section):
     """Use only the first so many problems."""
 
 
+class DataConfig(Section):
+    """What is done to training data before training."""
+
+    contamination: Literal["report", "drop", "refuse"] = "report"
+    """Training problems that hold items of the run's own evaluation suites: count and name them,
+    leave them out, or do not train. The default changes no training set: a recipe gives the model
+    that it gave before, and its result says what it is worth.
+    """
+
+
 class RolloutConfig(Section):
     prompts: PositiveInt = 32
     """Unique problems per rollout."""
@@ -309,6 +319,7 @@ class RunConfig(Section):
     """
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
+    data: DataConfig = DataConfig()
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
     algo: AlgoConfig = AlgoConfig()

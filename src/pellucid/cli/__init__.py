@@ -18,7 +18,7 @@ from collections.abc import MutableMapping, Sequence
 import typer
 
 from pellucid.artifacts import os_error_line
-from pellucid.cli import data, model, plan, review, run, stages
+from pellucid.cli import audit, data, model, plan, review, run, stages
 from pellucid.cli.output import show_help
 from pellucid.errors import Interrupted, NumericsError, UserError
 
@@ -46,6 +46,7 @@ app.command("eval")(model.evaluate)
 app.command()(model.generate)
 app.command()(model.chat)
 app.add_typer(data.app, name="data")
+app.add_typer(audit.app, name="audit")
 app.add_typer(review.app, name="review")
 app.command()(run.report)
 app.command()(run.export)

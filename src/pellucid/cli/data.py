@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -75,8 +75,16 @@ def get(
 
 
 @app.command()
-def check(name: Name, data_dir: DataDir = None, json: Json = False) -> None:
-    """Check a data set: digests, unusable rows, overlap with held-out sets (then exit code 1)."""
+def check(
+    name: Annotated[str, typer.Argument(help="A name that `data list` shows, or a recipe.toml.")],
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Check a data set: digests, unusable rows, overlap with held-out sets (then exit code 1). Or
+    a recipe: its training problems against its own evaluation suites.
+    """
+    if name.endswith(".toml"):
+        _check_recipe(name, json=json)
     from pellucid.data.check import check as check_by_name
 
     found = check_by_name(name, data_dir=data_dir)
@@ -85,6 +93,23 @@ def check(name: Name, data_dir: DataDir = None, json: Json = False) -> None:
     else:
         _print_report(found)
     raise typer.Exit(0 if found.is_clean else 1)
+
+
+def _check_recipe(path: str, *, json: bool) -> NoReturn:
+    """Exits with 1 where training problems hold evaluation items."""
+    from pellucid.config_io import load_recipe
+    from pellucid.pipeline.screening import screen_recipe
+
+    found = screen_recipe(load_recipe(path)[0])
+    if json:
+        print_json({name: screening.document() for name, screening in found.items()})
+    else:
+        for name, screening in found.items():
+            typer.echo(f"{name}: {screening.line}")
+        if not found:
+            typer.echo("nothing to compare: training problems or suites are all generated")
+    is_clean = not any(screening.scan.leaked_items() for screening in found.values())
+    raise typer.Exit(0 if is_clean else 1)
 
 
 def _print_report(found: DataReport) -> None:

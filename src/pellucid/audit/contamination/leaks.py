@@ -145,9 +145,8 @@ def plant(
     for kind, make in LEAKS.items():
         for place in itertools.islice(itertools.cycle(order), per_kind if items else 0):
             host = rng.choice(hosts) if hosts else ""
-            cut = rng.randrange(len(host) + 1)
             leak = make(rng, items[place], vocabulary)
-            texts.append(f"{host[:cut]}\n{leak}\n{host[cut:]}")
+            texts.append(f"{host}\n{leak}" if rng.random() < 0.5 else f"{leak}\n{host}")
             answers.append((kind, items[place]))
         order = order[per_kind % max(1, len(order)) :] + order[: per_kind % max(1, len(order))]
     return texts, answers

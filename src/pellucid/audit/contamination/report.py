@@ -2,7 +2,7 @@
 
     {"v": 1, "tool": …, "rule": {…}, "threshold": 0.4, "lengths": [5, 8, 13], "deciding": 5,
      "sources": [{"name", "documents", "characters"}], "counts": {…}, "self_test": {…},
-     "suites": {SUITE: {"too_short": n, "items": {ITEM: {
+     "suites": {SUITE: {"items": {ITEM: {
          "containment": 0.97,     largest weighted share of the item in one document that holds it,
                                   0 where none does; at least `threshold` where one does
          "coverage": 0.97,        largest unweighted share of its words; below 0.2 not counted: 0
@@ -33,11 +33,13 @@ MOST_MATCHES = 20
 def scan_json(scan: Scan, self_test: SelfTest | None = None) -> dict[str, Any]:
     """The document described above; without a self-test its key is empty."""
     suites: dict[str, dict[str, Any]] = {}
-    matches: dict[str, list[Pair]] = {}
+    matches: dict[tuple[str, str], list[Pair]] = {}
     for pair in scan.pairs:
-        matches.setdefault(pair.item.id, []).append(pair)
+        matches.setdefault((pair.item.suite, pair.item.id), []).append(pair)
     for item, coverage in zip(scan.items, scan.coverages, strict=True):
-        own = sorted(matches.get(item.id, ()), key=lambda p: (p.kind == "twin", -p.weighted))
+        own = sorted(
+            matches.get((item.suite, item.id), ()), key=lambda p: (p.kind == "twin", -p.weighted)
+        )
         suites.setdefault(item.suite, {"items": {}})["items"][item.id] = {
             "containment": max((_containment(p) for p in own), default=0.0),
             "coverage": coverage,
@@ -83,6 +85,10 @@ def by_suite(scan: Scan) -> dict[str, dict[str, int]]:
         if kind := best.get((item.suite, item.row)):
             row[kind] += 1
     return table
+
+
+def _twins_last(pair: Pair) -> tuple[bool, float]:
+    return pair.kind == "twin", -pair.weighted
 
 
 def _containment(pair: Pair) -> float:

@@ -115,7 +115,8 @@ class Scanner:
     ) -> tuple[dict[int, list[_Found]], Sequence[float]]:
         """Pairs that count by source, and the largest coverage of each item in the real ones."""
         total = sum(read.count.documents for read in reads)
-        plain, largest = decide(self._indexes.plain, _joined([read.plain for read in reads]), total)
+        plain_rows = _joined([read.plain for read in reads])
+        plain, largest = decide(self._indexes.plain, plain_rows, total, below=real * _ROWS)
         masked, _ = decide(self._indexes.masked, _joined([read.masked for read in reads]), total)
         seen = set(zip(plain.document.tolist(), plain.item.tolist(), strict=True))
         found: dict[int, list[_Found]] = {}

@@ -1,0 +1,80 @@
+"""Training problems are held against the run's own suites before anything is trained."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from pellucid.errors import DataError
+from pellucid.evaluate.suites import Suite
+from pellucid.ledger import EventKind, Ledger
+from pellucid.pipeline.screening import SCAN_FILE, screen
+from pellucid.records import Problem, SamplingParams
+
+
+def problem(name, number, text):
+    return Problem(id=f"{name}/train/{number}", question=text, gold="1", grader="math")
+
+
+@pytest.fixture
+def world():
+    rng = random.Random(3)
+
+    def text():
+        return " ".join("".join(rng.choices("abcdeghiklmnop", k=5)) for _ in range(25))
+
+    training = [problem("gsm8k", n, text()) for n in range(30)]
+    exam = tuple(replace(problem("math", n, text()), id=f"math/test/{n}") for n in range(10))
+    training[12] = replace(training[12], question=f"Once more: {exam[3].question.upper()}!")
+    suite = Suite(
+        key="math",
+        label="math",
+        problems=exam,
+        template="r1-zero",
+        params=SamplingParams(),
+        k=1,
+        pass_at=(),
+        baseline_only=False,
+    )
+    return training, suite
+
+
+def test_report_keeps_all_and_says_what_it_found(world, tmp_path):
+    training, suite = world
+    found = screen(training, [suite], "report")
+    assert found.kept == training
+    assert found.summary["leaked_documents"] == found.summary["leaked_items"] == 1
+    assert "1 of 30 training problems hold 1 of 10 evaluation items" in found.line
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    found.record(tmp_path, ledger)
+    event = ledger.last(EventKind.CONTAMINATION_SCANNED)
+    ledger.close()
+    assert (event.payload["dropped"], event.payload["mode"]) == (0, "report")
+    document = json.loads((tmp_path / SCAN_FILE).read_text())
+    matches = document["suites"]["math"]["items"]["math/test/3"]["matches"]
+    assert [match["row"] for match in matches] == [12]
+
+
+def test_drop_leaves_out_exactly_the_problems_that_hold_items(world):
+    training, suite = world
+    found = screen(training, [suite], "drop")
+    assert found.dropped == ("gsm8k/train/12",)
+    assert found.kept == training[:12] + training[13:]
+    with pytest.raises(DataError, match="every training problem"):
+        screen([training[12]], [suite], "drop")
+
+
+def test_refuse_names_the_first_pair_and_the_way_out(world):
+    training, suite = world
+    with pytest.raises(DataError, match=r"gsm8k/train/12 of math/test/3.*data\.contamination"):
+        screen(training, [suite], "refuse")
+    assert screen(training[:12], [suite], "refuse").kept == training[:12]
+
+
+def test_generated_problems_are_not_compared(world):
+    training, suite = world
+    generated = [replace(p, id=f"chain/train/{n}") for n, p in enumerate(training)]
+    assert screen(generated, [suite], "refuse") is None
+    chains = replace(suite, problems=tuple(replace(p, id="chain/test/1") for p in suite.problems))
+    assert screen(training, [chains], "refuse") is None
