@@ -1,6 +1,7 @@
 """An honest little dossier, made from the shapes alone, for tests that then change it."""
 
 import base64
+import functools
 import gzip
 import hashlib
 import json
@@ -52,6 +53,7 @@ RIGHT = {"after": 3, "before": 1, "random-reward": 1}
 """Samples of four that are right, more or less."""
 
 
+@functools.cache
 def public_key(secret):
     """The raw public key of a secret [32 bytes] (RFC 8032, 5.1.5)."""
     return ed25519._encode(ed25519._sum_of(_scalar(secret), ed25519.BASE, 0, ed25519.NEUTRAL))
@@ -97,7 +99,12 @@ def item_digests():
 
 
 def make_samples(arm, serial):
-    """Samples of one arm, graded."""
+    """Samples of one arm, graded; the caller may change them."""
+    return [dict(sample) for sample in _samples(arm, serial)]
+
+
+@functools.cache
+def _samples(arm, serial):
     regrader, digests = Regrader(), item_digests()
     samples = []
     for number in range(ITEMS):
@@ -150,6 +157,11 @@ def make_samples(arm, serial):
                 }
             )
     return samples
+
+
+@functools.cache
+def honest_root(arm, serial):
+    return merkle_root(map(sample_line, _samples(arm, serial)))
 
 
 def merkle_root(lines):
@@ -270,9 +282,7 @@ class Maker:
             kinds.append(
                 ("evaluation_started", {**names, "k": K, "seed": 5, "weights": MODELS[arm]})
             )
-            root = self.recorded.get(arm) or merkle_root(
-                map(sample_line, make_samples(arm, serial))
-            )
+            root = self.recorded.get(arm) or honest_root(arm, serial)
             kinds.append(("evaluation_ended", {**names, "samples": ITEMS * K, "merkle_root": root}))
         return [*kinds, ("run_ended", {})]
 

@@ -122,6 +122,8 @@ def check_graders(case: Case) -> None:
 
 def _check_vectors(case: Case, path: str, vectors: list[Vector]) -> None:
     regrader = Regrader()
+    if not vectors:
+        case.find("grader-unsound", path, "there is no test vector")
     for number, vector in enumerate(vectors, 1):
         where = f"{path} vector {number}"
         try:
