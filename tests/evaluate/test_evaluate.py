@@ -478,3 +478,10 @@ def test_a_result_from_before_these_measures_is_still_read():
             del problem[name]
     result = EvalResult.from_json(json.dumps(old))
     assert (result.readable, result.problems[0].language) == (None, ())
+
+
+def test_a_comparison_of_one_problem_is_still_json():
+    plain = compare(run([["c7"]]), run([["w3"]], arm="after")).to_dict()
+    assert plain["mde"] is None
+    assert plain["parsable_difference"]["mde"] is None
+    json.dumps(plain, allow_nan=False)

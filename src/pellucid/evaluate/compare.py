@@ -9,6 +9,7 @@ and a the share of those that are right, pass = f · a, and the difference split
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,5 +154,6 @@ def _plain(difference: Difference) -> dict[str, Any]:
         "ci95": difference.ci95,
         "p": difference.p,
         "n": difference.n,
-        "mde": difference.mde,
+        # Of one problem there is no spread to tell it from, and JSON knows no NaN.
+        "mde": difference.mde if math.isfinite(difference.mde) else None,
     }
