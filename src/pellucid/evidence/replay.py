@@ -40,6 +40,8 @@ GAP_CEILING = 0.05
 LOGPROB_FLOOR = 1e-3
 """Smallest limit for the error of a sample's log-probability, nats per token."""
 LOGPROB_CEILING = 0.02
+ELSEWHERE_FRAC = 0.05
+"""Honest tokens that may differ on other hardware; arXiv 2511.20621 finds under 2 in 100."""
 MARGIN = 2.0
 """How much wider than the worst honest token or sample the limits are."""
 RARE = 1e-3
@@ -100,16 +102,28 @@ class Tolerance:
         """Upper 95 % bound of the share of honest tokens beyond the limit (rule of three)."""
         return min(1.0, 3.0 / self.tokens) if self.tokens else 1.0
 
+    def for_other_hardware(self, drawn_on: str) -> Tolerance:
+        """The widest limits: the samples come from hardware that this was not calibrated on."""
+        return replace(
+            self,
+            hardware=f"{self.hardware}; drawn on {drawn_on}",
+            gap=GAP_CEILING,
+            logprob=LOGPROB_CEILING,
+            mismatch_frac=max(ELSEWHERE_FRAC, self.mismatch_frac),
+        )
 
-UNCALIBRATED = Tolerance(
-    hardware="",
-    samples=0,
-    tokens=0,
-    gap_worst=0.0,
-    gap=GAP_FLOOR,
-    logprob=LOGPROB_FLOOR,
-    mismatch_frac=0.001,
-)
+    @classmethod
+    def floors(cls) -> Tolerance:
+        """Not calibrated: what float32 keeps to on one machine."""
+        return cls(
+            hardware="",
+            samples=0,
+            tokens=0,
+            gap_worst=0.0,
+            gap=GAP_FLOOR,
+            logprob=LOGPROB_FLOOR,
+            mismatch_frac=0.001,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +307,13 @@ class ReplayReport:
         """Whether all replayed samples are what the weights and the counters give."""
         return bool(self.checks) and not self.failed and not self.has_too_many_mismatches
 
+    @property
+    def verdict(self) -> str:
+        """`holds`, `fails`, or `unchecked` where nothing could be replayed."""
+        if not self.checks:
+            return "unchecked" if self.cause is None else "fails"
+        return "holds" if self.holds else "fails"
+
     def with_cause(self, cause: str, text: str) -> ReplayReport:
         return replace(self, cause=cause, text=text)
 
@@ -300,7 +321,7 @@ class ReplayReport:
         """The report for a terminal."""
         number, tolerance = len(self.checks), self.tolerance
         if not number:
-            return ["nothing replayed: no sample that claims these weights can be read"]
+            return [self.text or "nothing replayed: all chosen samples are withheld"]
         basis = (
             f"calibrated on {tolerance.tokens} honest tokens ({tolerance.hardware})"
             if tolerance.hardware
@@ -324,7 +345,7 @@ class ReplayReport:
         number = len(self.checks)
         errors = [c.logprob_error for c in self.checks if c.logprob_error is not None]
         return {
-            "verdict": "unchecked" if not number else "holds" if self.holds else "fails",
+            "verdict": self.verdict,
             "weights_root": self.weights_root,
             "seed": self.seed,
             "eligible": self.eligible,

@@ -41,6 +41,8 @@ class Cause(StrEnum):
     SEED = "another-seed"
     FOUR_BIT = "low-precision-weights"
     CHECKPOINT = "another-checkpoint"
+    PROMPT = "another-prompt"
+    """The prompt that was answered is not the one that is claimed."""
     ROUNDING = "unexplained-rounding"
     """No sample is beyond the limit, yet too many tokens differ."""
 
