@@ -163,6 +163,17 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path, monkeypatch):
         find_recipe("r1-zero-tny")
 
 
+def test_a_folder_stands_for_a_file_of_its_name_that_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "recipes" / "r1-0.5b"  # a dot in the name is no suffix
+    folder.mkdir(parents=True)
+    (folder / "recipe.toml").write_text("seed = 5\n")
+    for name in ("recipes/r1-0.5b.toml", "recipes/r1-0.5b", folder):
+        assert load_recipe(name)[0].seed == 5
+    (tmp_path / "recipes" / "r1-0.5b.toml").write_text("seed = 6\n")
+    assert load_recipe("recipes/r1-0.5b.toml")[0].seed == 6
+
+
 def test_the_resolved_recipe_says_who_set_what(recipe):
     text = dump_recipe(*load_recipe(recipe, ["train.steps=20", "reward=random"]))
     lines = text.splitlines()
