@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,16 +42,21 @@ def contamination(
 ) -> None:
     """Which evaluation items stand in a corpus, where, and how many planted leaks were found."""
     from pellucid.audit.contamination.corpus import items_of, sources_of
+    from pellucid.audit.contamination.hashed import HASHED_ENDING, scan_hashed
     from pellucid.audit.contamination.leaks import scan_and_test
     from pellucid.audit.contamination.report import scan_json
     from pellucid.audit.contamination.scan import Scanner
 
     items = [item for name in against for item in items_of(name, data_dir=data_dir)]
-    sources = sources_of(corpus)
-    with Progress(is_silent=json).task("scanning", len(sources) + 1, "sources") as tick:
-        scan, test = scan_and_test(
-            Scanner(items), sources, seed=seed, workers=workers, progress=tick
-        )
+    test = None
+    if len(corpus) == 1 and corpus[0].endswith(HASHED_ENDING):
+        scan = scan_hashed(items, Path(corpus[0]))
+    else:
+        sources = sources_of(corpus)
+        with Progress(is_silent=json).task("scanning", len(sources) + 1, "sources") as tick:
+            scan, test = scan_and_test(
+                Scanner(items), sources, seed=seed, workers=workers, progress=tick
+            )
     document = scan_json(scan, test)
     if out is not None:
         atomic_write_json(out, document)
@@ -61,7 +67,31 @@ def contamination(
     raise typer.Exit(1 if scan.leaked_items() else 0)
 
 
-def _print_scan(scan: Scan, test: SelfTest) -> None:
+@app.command("hash-prompts")
+def hash_prompts(
+    corpus: Annotated[list[str], typer.Argument(help="Files of training data, or folders.")],
+    out: Annotated[Path, typer.Option(help="Where to write; ends in .hashed.jsonl.gz.")],
+    salt: Annotated[
+        str | None, typer.Option(help="Hexadecimal, up to 64 bytes; default: drawn at random.")
+    ] = None,
+) -> None:
+    """Private prompts as salted n-gram hashes, which `audit contamination` scans without text.
+
+    Reveals the number of n-grams of each document, which documents share some, and to whoever has
+    the file whether words that they can guess stand in a document.
+    """
+    from pellucid.audit.contamination.corpus import sources_of
+    from pellucid.audit.contamination.hashed import SALT_BYTES, write_hashed
+
+    try:
+        key = os.urandom(SALT_BYTES) if salt is None else bytes.fromhex(salt)
+    except ValueError:
+        raise typer.BadParameter(f"--salt {salt!r} is not hexadecimal") from None
+    documents = write_hashed(sources_of(corpus), out, key)
+    typer.echo(f"{documents} documents are in {out}, with the salt {key.hex()}")
+
+
+def _print_scan(scan: Scan, test: SelfTest | None) -> None:
     from pellucid.audit.contamination.report import by_suite
 
     print_table(
@@ -79,7 +109,10 @@ def _print_scan(scan: Scan, test: SelfTest) -> None:
     if len(leaked) > PAIRS_SHOWN:
         typer.echo(f"and {len(leaked) - PAIRS_SHOWN} more pairs: --json or --out has them all")
     if scan.too_short:
-        typer.echo(f"{scan.too_short} items have fewer than three words: not scanned")
+        typer.echo(f"{scan.too_short} items have too few words: not scanned")
+    if test is None:
+        typer.echo("no self-test: leaks cannot be planted among hashes")
+        return
     kinds = ", ".join(f"{kind} {percent(e.value)}" for kind, e in test.recalls.items())
     typer.echo(f"self-test on this corpus, planted leaks found: {kinds}")
     typer.echo(

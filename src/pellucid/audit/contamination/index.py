@@ -142,9 +142,12 @@ class ItemIndex:
         """Candidate pairs of these documents, numbered from 0, with the n-grams that they share."""
         if self.masked:
             words = mask_numbers(words)
+        return self.match_hits([table.hits(words) for table in self.tables])
+
+    def match_hits(self, hits: Sequence[tuple[Ints, Ints]]) -> Match:
+        """`match` of documents whose (document, index of the n-gram) are known for each table."""
         keys = [_NOTHING]
-        for table in self.tables:
-            document, found = table.hits(words)
+        for table, (document, found) in zip(self.tables, hits, strict=True):
             table.documents += np.bincount(found, minlength=len(table.grams))
             document, where = table.places(document, found)
             keys.append(document * self.first[-1] + where)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 LENGTHS = (5, 8, 13)
@@ -138,15 +138,25 @@ def containment(item: Sequence[str], document: Sequence[str], n: int) -> Contain
     size = min(n, len(item))
     if size == 0:
         return Containment(0, 0, 0, 0)
-    grams = [tuple(item[i : i + size]) for i in range(len(item) - size + 1)]
-    wanted = set(grams)
-    there = {tuple(document[i : i + size]) for i in range(len(document) - size + 1)} & wanted
+    grams = grams_of(item, size)
+    there = set(grams_of(document, size)).intersection(grams)
+    return counted(grams, there, size)
+
+
+def grams_of(sequence: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """All n-grams of a sequence of words, in order."""
+    return [tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)]
+
+
+def counted(grams: Sequence[Hashable], there: Collection[Hashable], n: int) -> Containment:
+    """Of an item's n-grams, in order, those that are `there` in a document."""
+    found = {gram for gram in grams if gram in there}
     covered, end = 0, 0
     for start, gram in enumerate(grams):
-        if gram in there:
-            covered += start + size - max(start, end)
-            end = start + size
-    return Containment(len(there), len(wanted), covered, len(item))
+        if gram in found:
+            covered += start + n - max(start, end)
+            end = start + n
+    return Containment(len(found), len(set(grams)), covered, len(grams) + n - 1 if grams else 0)
 
 
 def check_match(match: Mapping[str, Any], item: str, document: str) -> str | None:
@@ -158,16 +168,16 @@ def check_match(match: Mapping[str, Any], item: str, document: str) -> str | Non
     masked = match["kind"] == "twin"
     of_item, of_document = words(item, masked=masked), words(document, masked=masked)
     for length, claimed in match["grams"].items():
-        counted = containment(of_item, of_document, int(length))
-        if list(claimed) != [counted.found, counted.total]:
+        real = containment(of_item, of_document, int(length))
+        if list(claimed) != [real.found, real.total]:
             return (
                 f"{claimed[0]} of {claimed[1]} n-grams of {length} words are claimed, "
-                f"{counted.found} of {counted.total} counted"
+                f"{real.found} of {real.total} counted"
             )
-    counted = containment(of_item, of_document, DECIDING)
-    if list(match["words"]) != [counted.covered, counted.length]:
+    real = containment(of_item, of_document, DECIDING)
+    if list(match["words"]) != [real.covered, real.length]:
         return (
             f"{match['words'][0]} of {match['words'][1]} words are claimed, "
-            f"{counted.covered} of {counted.length} counted"
+            f"{real.covered} of {real.length} counted"
         )
     return None

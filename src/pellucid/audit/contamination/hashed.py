@@ -1,0 +1,189 @@
+"""Private training data as salted hashes of its n-grams: a stranger scans it without seeing text.
+
+    line 1   {"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": …}
+    then     {"source": 0, "row": 17, "grams": base64 of the sorted 8-byte hashes}
+
+A hash is BLAKE2b of the n normalised words, keyed with the salt. The order of the n-grams and how
+often one occurs are not there. What the file does reveal, to whoever holds it with its salt: how
+many distinct n-grams each document has; which documents share n-grams; and whether any five words
+that one can guess stand in a document. Common phrases can be guessed one after the other, and
+phrases that overlap can be chained; so this hides what is rare, and hides no text from somebody who
+already suspects it. Without the salt nothing can be tried; a new salt makes two files unlinkable.
+
+Left out: number-masked twins, and items of fewer than five words.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.artifacts import writing
+from pellucid.audit.contamination.decide import decide
+from pellucid.audit.contamination.hashing import WordHasher
+from pellucid.audit.contamination.index import Ints, ItemIndex, Match
+from pellucid.audit.contamination.records import Item, Pair, Rule, Scan, Source, SourceCount
+from pellucid.errors import DataError
+from pellucid.evidence.core.containment import DECIDING, counted, grams_of, words
+
+HASHED_ENDING = ".hashed.jsonl.gz"
+"""Of the files' names."""
+SALT_BYTES = 16
+_KIND = "hashed-prompts"
+_DIGEST_BYTES = 8
+_BATCH = 2000
+
+
+def gram_digests(text: str, salt: bytes) -> list[bytes]:
+    """The keyed hash of each n-gram of a text, in order."""
+    return [
+        hashlib.blake2b(
+            " ".join(gram).encode(errors="replace"), key=salt, digest_size=_DIGEST_BYTES
+        ).digest()
+        for gram in grams_of(words(text), DECIDING)
+    ]
+
+
+def write_hashed(sources: Sequence[Source], out: Path, salt: bytes) -> int:
+    """Writes the hashes of all documents; returns how many there are.
+
+    Names of files stay here: sources are numbered, rows lead the owner back. Raises DataError for
+    a salt that is empty or longer than 64 bytes, or a file whose name does not end rightly.
+    """
+    if not 1 <= len(salt) <= 64:
+        raise DataError(f"the salt has {len(salt)} bytes: give 1 to 64, or leave it to chance")
+    if not out.name.endswith(HASHED_ENDING):
+        raise DataError(f"{out.name} would not be known for what it is: end it in {HASHED_ENDING}")
+    documents = 0
+    unfinished = out.with_name(f".partial-{out.name}-{os.getpid()}")
+    header = {"pellucid": _KIND, "v": 1, "n": DECIDING, "salt": salt.hex()}
+    try:
+        # mtime 0: the same corpus and salt give the same bytes.
+        with writing(out), gzip.GzipFile(unfinished, mode="wb", mtime=0) as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            for number, source in enumerate(sources):
+                for row, text in source.documents():
+                    grams = b"".join(sorted(set(gram_digests(text, salt))))
+                    packed = base64.b64encode(grams).decode()
+                    line = {"source": number, "row": row, "grams": packed}
+                    file.write(json.dumps(line).encode() + b"\n")
+                    documents += 1
+        unfinished.replace(out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return documents
+
+
+def read_hashed(path: Path) -> tuple[bytes, Iterator[tuple[str, int, frozenset[bytes]]]]:
+    """(salt, (source, row, hashes) of each document). Raises DataError where it is damaged."""
+    lines = _lines(path)
+    header = next(lines, {})
+    try:
+        if (header["pellucid"], header["v"], header["n"]) != (_KIND, 1, DECIDING):
+            raise DataError(f"{path} is of another version: hash the prompts again")
+        salt = bytes.fromhex(header["salt"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} holds no hashed prompts ({error!r}): hash them again") from error
+    return salt, (_document(line, path) for line in lines)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with gzip.open(path, "rb") as file:
+            for line in file:
+                yield json.loads(line)
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
+
+
+def _document(line: dict[str, Any], path: Path) -> tuple[str, int, frozenset[bytes]]:
+    try:
+        raw = base64.b64decode(line["grams"], validate=True)
+        size = _DIGEST_BYTES
+        if len(raw) % size:
+            raise ValueError(f"{len(raw)} bytes")
+        grams = frozenset(raw[i : i + size] for i in range(0, len(raw), size))
+        return str(int(line["source"])), int(line["row"]), grams
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error!r}): fetch it again") from error
+
+
+def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> Scan:
+    """Looks for items in hashed prompts, by the rule that serves plain text.
+
+    A source is called `NAME of the file: NUMBER`. Of each pair the deciding n-grams are counted.
+    """
+    rule = rule or Rule()
+    salt, documents = read_hashed(path)
+    index = ItemIndex([item.text for item in items], WordHasher(), rule)
+    index.tables = [table for table in index.tables if table.n == DECIDING]
+    known = _known(items, index, salt)
+    matches: list[Match] = []
+    places: list[tuple[str, int]] = []
+    while batch := list(itertools.islice(documents, _BATCH)):
+        hits = [
+            (len(places) + number, gram)
+            for number, (_, _, grams) in enumerate(batch)
+            for gram in sorted(known[g] for g in grams & known.keys())
+        ]
+        places += [(source, row) for source, row, _ in batch]
+        both: Ints = np.array(hits, dtype=np.int64).reshape(-1, 2)
+        matches.append(index.match_hits([(both[:, 0], both[:, 1])] * len(index.tables)))
+    rows = Match(*(np.concatenate(columns) for columns in zip(*matches, strict=True)))
+    decided, largest = decide(index, rows, len(places))
+    wanted = {int(document): places[int(document)] for document in decided.document}
+    held = _held(path, set(wanted.values()))
+    pairs = [
+        Pair(
+            source=f"{path.name}: {wanted[int(document)][0]}",
+            row=wanted[int(document)][1],
+            item=items[int(item)],
+            kind="full" if is_full else "partial",
+            weighted=round(float(weighted), 4),
+            evidence=round(float(evidence), 2),
+            exact=(
+                counted(
+                    gram_digests(items[int(item)].text, salt),
+                    held[wanted[int(document)]],
+                    DECIDING,
+                ),
+            ),
+        )
+        for document, item, weighted, evidence, is_full in zip(*decided, strict=True)
+    ]
+    return Scan(
+        rule=rule,
+        items=items,
+        too_short=int((index.lengths < DECIDING).sum()),
+        sources=(SourceCount(name=path.name, documents=len(places), characters=0),),
+        pairs=tuple(pairs),
+        coverages=tuple(round(float(value), 4) for value in largest),
+    )
+
+
+def _known(items: Sequence[Item], index: ItemIndex, salt: bytes) -> dict[bytes, int]:
+    """Keyed hash -> index of the n-gram, for those that are no stock phrases."""
+    at: dict[int, bytes] = {}
+    for first, item in zip(index.first, items, strict=False):
+        at.update(enumerate(gram_digests(item.text, salt), start=int(first)))
+    return {
+        at[int(place)]: gram
+        for table in index.tables
+        for gram, place in enumerate(table.where[table.start])
+    }
+
+
+def _held(
+    path: Path, wanted: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], frozenset[bytes]]:
+    """The hashes of the documents that are wanted."""
+    return {(source, row): g for source, row, g in read_hashed(path)[1] if (source, row) in wanted}
