@@ -283,6 +283,11 @@ class RunFolder:
         return self.root / "report.html"
 
     @property
+    def energy(self) -> Path:
+        """The meter's windows."""
+        return self.root / "energy" / "windows.jsonl"
+
+    @property
     def result(self) -> Path:
         return self.root / "result.json"
 

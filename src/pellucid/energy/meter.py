@@ -35,6 +35,7 @@ from pellucid.energy.estimate import (
 )
 from pellucid.energy.nvml import Gpu, load_nvml, nvml_counters
 from pellucid.energy.rapl import rapl_counters
+from pellucid.errors import RunError
 from pellucid.jsonl import JsonlWriter, read_jsonl
 
 PERIOD_S = 30.0
@@ -216,7 +217,10 @@ def open_meter(
 
     def read() -> None:
         while not stop.wait(period_s):
-            meter.tick()
+            try:
+                meter.tick()
+            except RunError:
+                return  # the disk refuses: the next window says so where somebody hears it
 
     thread = threading.Thread(target=read, name="energy", daemon=True)
     thread.start()

@@ -6,10 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from pellucid.energy.meter import Meter, Window
 from pellucid.ledger import EventKind, Ledger
 from pellucid.runlog import Progress
 
@@ -21,12 +22,20 @@ class Diary:
     ledger: Ledger
     progress: Progress
     started: float = field(default_factory=time.perf_counter)
+    meter: Meter | None = None
+    """Of the run's energy; None: not metered."""
 
     def note(self, kind: EventKind, /, **payload: Any) -> None:
         """An event and how long the process has been at work."""
         self.ledger.append(kind, **payload, elapsed_s=round(self.elapsed_s(), 3))
         if kind is EventKind.ARTEFACT_DAMAGED:
             self.progress.say(f"damaged, not used: {payload['artefact']}")
+
+    def window(self, kind: str, name: str) -> AbstractContextManager[Window]:
+        """What the block draws from the grid goes to this window of energy/windows.jsonl."""
+        if self.meter is None:
+            return nullcontext(Window(id="", kind=kind, name=name, started=""))
+        return self.meter.window(kind, name)
 
     def elapsed_s(self) -> float:
         """Seconds of this process."""

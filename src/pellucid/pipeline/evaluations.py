@@ -70,7 +70,8 @@ class Evaluations:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
         facts = suite_facts(suite, arm, seed=self.seed, weights=weights_root(bench.loaded.path))
         task = self.diary.progress.task(f"{arm}: {suite.label}", facts["samples"], "samples")
-        with task as tick, attempt(self.diary, facts) as running:
+        window = self.diary.window("evaluation", f"{arm}/{suite.key}")
+        with task as tick, attempt(self.diary, facts) as running, window as drawn:
             result = measure_into(
                 self.folder,
                 bench,
@@ -81,6 +82,7 @@ class Evaluations:
                 serial=running.serial,
                 progress=running.counting(self._stoppable(tick, suite)),
             )
+            drawn.count(tokens=result.completion_tokens, answers=result.n_samples)
             running.ended = ending(result)
         return result
 

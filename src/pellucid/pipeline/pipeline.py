@@ -17,6 +17,7 @@ from typing import Any
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
 from pellucid.config_io import dump_recipe
 from pellucid.config_stages import BASE, AnyStage, PipelineConfig
+from pellucid.energy.meter import open_meter
 from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
@@ -44,6 +45,7 @@ from pellucid.pipeline.stages import find_stage
 from pellucid.pipeline.workbench import (
     describe_device,
     free_memory,
+    metered_gpus,
     resolve_device,
     set_threads,
     trained_or_given,
@@ -81,12 +83,13 @@ def run_pipeline(
     with open_run(out, text, may_change=True) as (folder, is_resumed):
         ledger = Ledger(folder.ledger)
         try:
-            diary = Diary(ledger=ledger, progress=progress)
             ledger.append(
                 EventKind.RESUMED if is_resumed else EventKind.RUN_STARTED,
                 recipe=sha256_file(folder.recipe),
             )
-            with stop_on_sigterm() as should_stop:
+            metered = open_meter(folder.energy, metered_gpus(recipe.device))
+            with stop_on_sigterm() as should_stop, metered as meter:
+                diary = Diary(ledger=ledger, progress=progress, meter=meter)
                 return PipelineJob(recipe, suites, folder, diary, should_stop, choice).run()
         finally:
             ledger.close()
@@ -198,7 +201,8 @@ class PipelineJob:
             should_stop=self.should_stop,
             started=self.diary.started,
         )
-        find_stage(stage.kind)(context, stage)
+        with self.diary.window("stage", stage.name):
+            find_stage(stage.kind)(context, stage)
         free_memory()
         address = self._address(stage)
         manifest = write_manifest(

@@ -109,7 +109,9 @@ class RlStage:
             after_update=after_update,
         )
         try:
-            with self.diary.progress.task("training", config.train.steps, "steps") as tick:
+            window = self.diary.window("training", self.stage.stage_name)
+            task = self.diary.progress.task("training", config.train.steps, "steps")
+            with window, task as tick:
                 job.train(tick)
         finally:
             recorder.close()

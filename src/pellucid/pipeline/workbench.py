@@ -13,6 +13,7 @@ import torch
 import pellucid
 from pellucid.artifacts import RunFolder
 from pellucid.config import AUTO, ModelConfig, RunConfig
+from pellucid.energy.nvml import Gpu
 from pellucid.errors import ConfigError, RunError, UserError
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.load import LoadedModel, load_model
@@ -94,6 +95,14 @@ def trained_or_given(model: ModelConfig) -> ModelConfig:
     if trained is not None:
         return model.model_copy(update={"path": str(trained.model)})
     raise RunError(f"{folder} holds no trained model yet: let `pellucid run` finish it first")
+
+
+def metered_gpus(wanted: str) -> list[Gpu]:
+    """The GPUs that a run with this `device` computes on, as its energy meter looks for them."""
+    if resolve_device(wanted) == "cpu":
+        return []
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return [Gpu(uuid=str(properties.uuid), name=properties.name)]
 
 
 def free_memory() -> None:

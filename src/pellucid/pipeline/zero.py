@@ -20,6 +20,7 @@ from pellucid.config import RunConfig
 from pellucid.config_io import dump_recipe
 from pellucid.data.load import load_problems, require_sandbox
 from pellucid.data.mixture import Mixture
+from pellucid.energy.meter import open_meter
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
@@ -31,7 +32,7 @@ from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import Screening, screen
-from pellucid.pipeline.workbench import Workbench, open_grader
+from pellucid.pipeline.workbench import Workbench, metered_gpus, open_grader
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.terms import check_terms
@@ -60,8 +61,10 @@ def run(
             if plan.screening is not None:
                 plan.screening.record(folder.root, ledger)
                 progress.say(plan.screening.line)
-            with stop_on_sigterm() as should_stop:
-                return ZeroJob(config, plan, folder, ledger, progress, should_stop).run()
+            metered = open_meter(folder.energy, metered_gpus(config.device))
+            with stop_on_sigterm() as should_stop, metered as meter:
+                diary = Diary(ledger=ledger, progress=progress, meter=meter)
+                return ZeroJob(config, plan, folder, diary, should_stop).run()
         finally:
             ledger.close()
 
@@ -122,14 +125,13 @@ class ZeroJob:
         config: RunConfig,
         plan: Plan,
         folder: RunFolder,
-        ledger: Ledger,
-        progress: Progress,
+        diary: Diary,
         should_stop: Callable[[], bool],
     ) -> None:
         self.plan = plan
         self.folder = folder
         self.stage: StageFolder = folder.stage(1, STAGE)
-        self.diary = Diary(ledger=ledger, progress=progress)
+        self.diary = diary
         self.code = code_state()
         """As loaded now: the checkout may move on while the job runs."""
         self.training = RlStage(
