@@ -105,14 +105,24 @@ def launch(
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_D", help="A run folder, or a dossier.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Page of a dossier to write; default: D.html beside D.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Write the report page of a run again, from its files alone."""
-    _check_is_run(folder)
-    from pellucid.report.page import write_report
+    """Write the page of a run (again), or of a dossier, from its files alone."""
+    from pellucid.report.dossier.read import is_dossier
 
-    page = write_report(folder)
+    if is_dossier(folder):
+        from pellucid.report.dossier.page import write_dossier_page
+
+        page = write_dossier_page(folder, out)
+    else:
+        _check_is_run(folder)
+        from pellucid.report.page import write_report
+
+        page = write_report(folder)
     if json:
         print_json({"report": str(page)})
     else:

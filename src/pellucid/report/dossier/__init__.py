@@ -1,0 +1,1 @@
+"""The page of a dossier: read the folder, tie every number to a claim or a file, write."""
