@@ -111,7 +111,10 @@ def parse_line(line: bytes) -> Any:
     read as Python does (infinity for 1e999), nesting is bounded by the stack alone.
     """
     try:
-        return _LINE_DECODER.decode(line.decode())
+        text = line.decode()
+        value, end = _LINE_DECODER.scan_once(text, 0)
+    except StopIteration:
+        raise JsonError("no JSON, or not from the first character on") from None
     except RecursionError:
         raise JsonError("nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -120,6 +123,9 @@ def parse_line(line: bytes) -> Any:
         raise
     except ValueError as error:
         raise JsonError(str(error).splitlines()[0][:120]) from None
+    if end != len(text):
+        raise JsonError(f"more after its end at character {end}")
+    return value
 
 
 def _check_depth(value: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections import Counter
+from operator import itemgetter
 from typing import Any
 
 from pellucid.evidence.core.archive import READ_ERRORS
@@ -33,6 +34,7 @@ FACTS = {
     "seed": "seed-changed",
 }
 """Fields that every sample shares with its root.json, and what a difference is called."""
+_facts_of = itemgetter(*FACTS)
 
 
 def read_roots(case: Case) -> None:
@@ -78,7 +80,7 @@ class _Reading:
         self._where = f"{folder}/samples.jsonl.gz"
         self._using = case.using(folder)
         self._tree, self._original = MerkleTree(), MerkleTree()
-        self._facts = [(name, root[name], code) for name, code in FACTS.items()]  # type: ignore[literal-required]
+        self._wanted = _facts_of(root)
         self._plans = [plan["suites"][root["suite"]] for _, plan in case.planned(folder)]
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
         self._seen: dict[str, int] = {}
@@ -112,9 +114,8 @@ class _Reading:
         redacted = sample["redacted"]
         self._original.add(leaf if redacted is None else bytes.fromhex(redacted["leaf"]))
         self._withheld += redacted is not None
-        for name, wanted, code in self._facts:
-            if sample[name] != wanted:  # type: ignore[literal-required]
-                self._found(code, number, f"{name} is not that of root.json")
+        if _facts_of(sample) != self._wanted:
+            self._check_facts(sample, number)
         self._check_place(sample, number)
         self._check_item(sample, number)
         if sample["finish"] == "error" and sample["verdict"] != "error":
@@ -126,6 +127,11 @@ class _Reading:
         self._grade(sample, number)
         self._evaluation.add(sample)
         self._choose(leaf, sample, number)
+
+    def _check_facts(self, sample: Sample, number: int) -> None:
+        for name, code in FACTS.items():
+            if sample[name] != self._root[name]:  # type: ignore[literal-required]
+                self._found(code, number, f"{name} is not that of root.json")
 
     def _check_place(self, sample: Sample, number: int) -> None:
         item, k = sample["item"], sample["k"]

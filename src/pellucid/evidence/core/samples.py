@@ -9,10 +9,12 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypedDict
 
+from pellucid.evidence.core import sample_fields
 from pellucid.evidence.core.canonical import (
     JsonError,
     canonical_json,
@@ -21,8 +23,19 @@ from pellucid.evidence.core.canonical import (
     parse_line,
     sha256_json,
 )
+from pellucid.evidence.core.sample_fields import (
+    CHECKS,
+    ENGINE,
+    FINISHES,
+    HEAD,
+    RANGED,
+    SAMPLER,
+    TAIL,
+    VERDICTS,
+    Check,
+)
 
-SAMPLE_VERSION = 1
+SAMPLE_VERSION = sample_fields.SAMPLE_VERSION
 MAX_LINE_BYTES = 4 << 20
 """A line holds a response and its token ids: 100,000 tokens take under 2 MB."""
 MAX_TOTAL_BYTES = 64 << 30
@@ -31,9 +44,12 @@ MAX_RATIO = 250
 """Unpacked bytes per packed byte, beyond the first `FREE_BYTES`: more is a bomb."""
 FREE_BYTES = 64 << 20
 _CHUNK = 1 << 18
+_INT = {int}
+MAX_KINDS = 64
+"""Combinations of types that are remembered."""
+_head_of = itemgetter(*HEAD)
+_tail_of = itemgetter(*TAIL)
 
-VERDICTS = ("correct", "wrong", "unparsable", "timeout", "error", "ungraded")
-FINISHES = ("eos", "stop_string", "length", "error")
 WITHHELD_FIELDS = ("question", "gold", "response", "token_ids", "extracted", "detail")
 """What may be withheld, always the first four and `extracted` together."""
 
@@ -202,32 +218,62 @@ def sample_problem(sample: Any) -> str | None:
 
 
 class SampleChecker:
-    """Typed check of every field; remembers the sampler and engine it has already seen."""
+    """Typed check of every field. What neighbouring records share is checked once."""
 
     def __init__(self) -> None:
-        self._sampler: Any = None
-        self._engine: Any = None
+        self._head: tuple[Any, ...] = ()
+        self._types: set[tuple[type, ...]] = set()
 
     def __call__(self, sample: Any) -> str | None:
         """What is wrong with a record, or None."""
         if type(sample) is not dict:
             return "not an object"
-        if sample.keys() != _CHECKS.keys():
-            missing = sorted(_CHECKS.keys() - sample.keys())
-            extra = sorted(sample.keys() - _CHECKS.keys())
-            return f"lacks {missing[0]}" if missing else f"has a foreign field {extra[0][:40]!r}"
-        for name, is_right in _CHECKS.items():
-            if not is_right(sample[name]):
-                return f"{name} is {_shown(sample[name])}"
-        if sample["sampler"] != self._sampler:
-            if problem := _object_problem("sampler", sample["sampler"], _SAMPLER):
+        if sample.keys() != CHECKS.keys():
+            return _keys_problem(sample)
+        head = _head_of(sample)
+        head = (*head, *map(type, head))  # 1, 1.0 and true are equal, but not alike
+        if head != self._head:
+            if problem := _fields_problem(sample, HEAD) or _nested_problem(sample):
                 return problem
-            self._sampler = sample["sampler"]
-        if sample["engine"] != self._engine:
-            if problem := _object_problem("engine", sample["engine"], _ENGINE):
+            self._head = head
+        types = tuple(map(type, _tail_of(sample)))
+        if types not in self._types:
+            if problem := _fields_problem(sample, TAIL):
                 return problem
-            self._engine = sample["engine"]
-        return _consistency_problem(sample)
+            if len(self._types) < MAX_KINDS:
+                self._types.add(types)
+        return _values_problem(sample) or _consistency_problem(sample)
+
+
+def _keys_problem(sample: dict[str, Any]) -> str:
+    missing = sorted(CHECKS.keys() - sample.keys())
+    extra = sorted(sample.keys() - CHECKS.keys())
+    return f"lacks {missing[0]}" if missing else f"has a foreign field {extra[0][:40]!r}"
+
+
+def _fields_problem(sample: Any, names: tuple[str, ...]) -> str | None:
+    wrong = next((name for name in names if not CHECKS[name](sample[name])), None)
+    return f"{wrong} is {_shown(sample[wrong])}" if wrong is not None else None
+
+
+def _nested_problem(sample: Any) -> str | None:
+    return _object_problem("sampler", sample["sampler"], SAMPLER) or _object_problem(
+        "engine", sample["engine"], ENGINE
+    )
+
+
+def _values_problem(sample: Any) -> str | None:
+    """The part of `TAIL`'s checks that the types do not settle."""
+    for name in RANGED:
+        if not 0 <= sample[name] < RANGED[name]:
+            return f"{name} is {_shown(sample[name])}"
+    if sample["verdict"] not in VERDICTS or sample["finish"] not in FINISHES:
+        return f"verdict or finish is {_shown((sample['verdict'], sample['finish']))}"
+    if not math.isfinite(sample["logprob_sum"]) or not math.isfinite(sample["wall_ms"] or 0):
+        return "logprob_sum or wall_ms is not finite"
+    if sample["supersedes"] is not None and not is_sha256(sample["supersedes"]):
+        return f"supersedes is {_shown(sample['supersedes'])}"
+    return None
 
 
 def _consistency_problem(sample: Any) -> str | None:
@@ -243,7 +289,7 @@ def _consistency_problem(sample: Any) -> str | None:
     if ids is not None:
         if len(ids) != sample["n_out"]:
             return f"n_out is {sample['n_out']} but there are {len(ids)} token ids"
-        if ids and not (set(map(type, ids)) == {int} and min(ids) >= 0 and max(ids) < 1 << 31):
+        if ids and not (set(map(type, ids)) == _INT and min(ids) >= 0 and max(ids) < 1 << 31):
             return "token_ids holds something that is no token id"
     if (sample["finish"] == "error") != (sample["error"] is not None):
         return "finish and error disagree"
@@ -264,120 +310,7 @@ def _redaction_problem(sample: Any, redacted: Any) -> str | None:
     return None
 
 
-# Types, by field
-
-
-def _is_text(value: object) -> bool:
-    return type(value) is str
-
-
-def _is_name(value: object) -> bool:
-    return type(value) is str and 0 < len(value) <= 500 and value.isprintable()
-
-
-def _is_text_or_none(value: object) -> bool:
-    return value is None or type(value) is str
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 40
-
-
-def _is_word(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 64
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
-
-
-def _is_number_or_none(value: object) -> bool:
-    return value is None or _is_number(value)
-
-
-def _is_bool(value: object) -> bool:
-    return type(value) is bool
-
-
-def _is_list_or_none(value: object) -> bool:
-    return value is None or type(value) is list
-
-
-def _is_object(value: object) -> bool:
-    return type(value) is dict
-
-
-def _is_object_or_none(value: object) -> bool:
-    return value is None or type(value) is dict
-
-
-def _is_sha256_or_none(value: object) -> bool:
-    return value is None or is_sha256(value)
-
-
-def _is_stop_list(value: object) -> bool:
-    return type(value) is list and all(type(s) is str for s in value)
-
-
-_Check = Callable[[object], bool]
-
-_CHECKS: dict[str, _Check] = {
-    "v": lambda v: v == SAMPLE_VERSION and type(v) is int,
-    "eval_serial": _is_count,
-    "suite": _is_name,
-    "arm": _is_name,
-    "item": _is_name,
-    "item_sha256": is_sha256,
-    "cluster": _is_name,
-    "model": is_sha256,
-    "template_sha256": is_sha256,
-    "prompt_sha256": is_sha256,
-    "k": _is_count,
-    "seed": _is_word,
-    "sample_id": _is_word,
-    "sampler": _is_object,
-    "engine": _is_object,
-    "question": _is_text_or_none,
-    "gold": _is_text_or_none,
-    "grader": _is_name,
-    "grader_sha256": is_sha256,
-    "response": _is_text_or_none,
-    "token_ids": _is_list_or_none,
-    "finish": lambda v: type(v) is str and v in FINISHES,
-    "n_prompt": _is_count,
-    "n_out": _is_count,
-    "logprob_sum": _is_number,
-    "verdict": lambda v: type(v) is str and v in VERDICTS,
-    "extracted": _is_text_or_none,
-    "method": _is_text,
-    "detail": _is_text,
-    "retried": _is_bool,
-    "wall_ms": _is_number_or_none,
-    "energy_window": _is_text_or_none,
-    "error": _is_text_or_none,
-    "supersedes": _is_sha256_or_none,
-    "redacted": _is_object_or_none,
-}
-
-_SAMPLER: dict[str, _Check] = {
-    "temperature": _is_number,
-    "top_p": _is_number,
-    "top_k": _is_count,
-    "max_new_tokens": _is_count,
-    "stop": _is_stop_list,
-    "rng": _is_text,
-}
-
-_ENGINE: dict[str, _Check] = {
-    "name": _is_text,
-    "version": _is_text,
-    "dtype": _is_text,
-    "batch_invariant": _is_bool,
-    "tensor_parallel": _is_count,
-}
-
-
-def _object_problem(name: str, value: dict[str, Any], checks: dict[str, _Check]) -> str | None:
+def _object_problem(name: str, value: dict[str, Any], checks: dict[str, Check]) -> str | None:
     if value.keys() != checks.keys():
         return f"{name} has other fields than {', '.join(checks)}"
     wrong = next((key for key, is_right in checks.items() if not is_right(value[key])), None)
