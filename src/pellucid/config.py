@@ -297,6 +297,30 @@ class EvalConfig(Section):
         return self
 
 
+class ControlsConfig(Section):
+    """Trainings under the same budget whose reward knows no answer. What they gain as well, the
+    reward for right answers did not bring: the claim that training improves a model requires them.
+    """
+
+    random_reward: bool = False
+    """Train once more from the base, on a coin's toss."""
+    format_only: bool = False
+    """Train once more from the base, on the format alone."""
+    steps: int | None = Field(default=None, ge=1)
+    """Default: as many as `train.steps`."""
+
+
+class EvidenceConfig(Section):
+    """The dossier of the run (see docs/dossier.md)."""
+
+    dossier: bool = False
+    """File a plan before the first evaluation; build, seal and verify a dossier after the last."""
+    key: str | None = None
+    """Private key that signs. Default: `~/.config/pellucid/dossier.key` where that exists, else
+    `dossier.key` beside the run folder, made when it is missing.
+    """
+
+
 class RunConfig(Section):
     """The whole recipe."""
 
@@ -325,6 +349,8 @@ class RunConfig(Section):
     algo: AlgoConfig = AlgoConfig()
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
+    controls: ControlsConfig = ControlsConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
 
     @model_validator(mode="after")
     def _correction_sees_a_difference(self) -> RunConfig:

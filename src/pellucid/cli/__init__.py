@@ -1,8 +1,8 @@
 """The command line: reads arguments, prints results, turns errors into exit codes.
 
     exit 0    done                       exit 3     NaN or infinity stopped the training
-    exit 1    `doctor` or `data check`   exit 130   interrupted from the keyboard
-              found something wrong      exit 143   stopped by SIGTERM, state saved
+    exit 1    `doctor`, `data check` or  exit 130   interrupted from the keyboard
+              `verify` found a fault     exit 143   stopped by SIGTERM, state saved
     exit 2    the user can mend it
 
 Heavy parts are imported inside the commands, so that help comes at once.
@@ -18,7 +18,7 @@ from collections.abc import MutableMapping, Sequence
 import typer
 
 from pellucid.artifacts import os_error_line
-from pellucid.cli import audit, data, model, plan, review, run, stages
+from pellucid.cli import audit, data, dossier, model, plan, review, run, stages, verify
 from pellucid.cli.output import show_help
 from pellucid.errors import Interrupted, NumericsError, UserError
 
@@ -47,6 +47,8 @@ app.command()(model.generate)
 app.command()(model.chat)
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
+app.add_typer(dossier.app, name="dossier")
+app.command()(verify.verify)
 app.add_typer(review.app, name="review")
 app.command()(run.report)
 app.command()(run.export)

@@ -11,13 +11,14 @@ from pellucid.evaluate.records import SampleRecord
 from pellucid.evidence.core.canonical import canonical_json, leaf_hash
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import (
-    SAMPLE_VERSION,
     EngineInfo,
     Sample,
     SampleChecker,
     Sampler,
 )
 
+VERSION = 1
+"""Of the record's form (`core.samples`)."""
 RNG = "philox(key=seed, counter=(sample_id, position))"
 """How `rollout.philox` makes a token's randomness."""
 
@@ -30,7 +31,7 @@ def dossier_sample(record: SampleRecord) -> Sample:
             "grader made them (an older version wrote them): run the evaluation again"
         )
     return {
-        "v": SAMPLE_VERSION,
+        "v": VERSION,
         "eval_serial": record.eval_serial,
         "suite": record.suite,
         "arm": record.arm,

@@ -128,7 +128,8 @@ class RlStage:
     def _note_save(self, step: int) -> None:
         """The ledger names the bytes too: a checkpoint may be pruned, but not exchanged."""
         state = sha256_file(self.stage.checkpoint(step) / SEAL_NAME)
-        self.diary.note(EventKind.CHECKPOINT_SAVED, step=step, weights=state)
+        stage = self.stage.stage_name or self.stage.name
+        self.diary.note(EventKind.CHECKPOINT_SAVED, step=step, stage=stage, weights=state)
 
     def _after_update(self, bench: Workbench, updater: PolicyUpdater) -> None:
         """New weights for the engine; where memory is shared, the room that training took."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pellucid.algo.presets import resolve
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
@@ -25,14 +26,14 @@ from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
-from pellucid.model.load import weights_digest
+from pellucid.pipeline.controls import ControlRuns, as_exported
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
 from pellucid.pipeline.evaluations import Evaluations, Instruments, small_evaluation
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import Screening, screen
-from pellucid.pipeline.workbench import Workbench, metered_gpus, open_grader
+from pellucid.pipeline.workbench import Workbench, free_memory, metered_gpus, open_grader
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.terms import check_terms
@@ -64,9 +65,14 @@ def run(
             metered = open_meter(folder.energy, metered_gpus(config.device))
             with stop_on_sigterm() as should_stop, metered as meter:
                 diary = Diary(ledger=ledger, progress=progress, meter=meter)
-                return ZeroJob(config, plan, folder, diary, should_stop).run()
+                outcome = ZeroJob(config, plan, folder, diary, should_stop).run()
         finally:
             ledger.close()
+        if config.evidence.dossier:
+            from pellucid.pipeline.dossier import finish
+
+            finish(out, config.evidence, progress)
+        return outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +117,14 @@ def _finished_outcome(folder: RunFolder) -> RunOutcome:
     )
 
 
-def _as_exported(bench: Workbench, folder: Path) -> Workbench:
-    """The same model and engine, said to be of `folder`, where its weights now lie."""
-    loaded = replace(bench.loaded, path=folder, digest=weights_digest(folder))
-    return replace(bench, loaded=loaded)
+class _Measured(NamedTuple):
+    """What the training and its two measurements gave."""
+
+    base: str
+    """Digest of the base's weights."""
+    device: str
+    before: dict[str, EvalResult]
+    after: dict[str, EvalResult]
 
 
 class ZeroJob:
@@ -144,27 +154,49 @@ class ZeroJob:
         self.evaluations = Evaluations(
             folder=self.stage.evals, seed=config.seed, diary=self.diary, should_stop=should_stop
         )
+        self.controls = ControlRuns(
+            config=config,
+            mixture=plan.mixture,
+            run=folder,
+            suites=plan.suites,
+            diary=self.diary,
+            should_stop=should_stop,
+        )
 
     def run(self) -> RunOutcome:
         """All parts in order; what is there already is read."""
+        with open_grader(self.training.config) as grader:
+            measured = self._train_and_measure(grader)
+            free_memory()  # a control needs the room
+            self.controls.train_and_measure(grader)
+        return self._finish(measured)
+
+    def _train_and_measure(self, grader: GraderPool) -> _Measured:
         ledger, suites = self.diary.ledger, self.plan.suites
         started = ledger.last(EventKind.STAGE_STARTED)
         chosen = self.training.settle({} if started is None else started.payload)
         bench = self.training.open()
         ledger.append(EventKind.STAGE_STARTED, stage=STAGE, model=bench.loaded.digest, **chosen)
-        with open_grader(self.training.config) as grader:
-            instruments = Instruments(bench, grader)
-            measure_all = self.evaluations.measure_all
-            before = measure_all("before", suites, lambda: instruments)
-            self.training.train(
-                bench, grader, lambda step: self._small_evaluation(step, bench, grader)
-            )
-            # Exported before it is measured: its samples name the files that answered.
-            self.training.export(bench)
-            trained = Instruments(_as_exported(bench, self.stage.model), grader)
-            asked = [s for s in suites if not s.baseline_only]
-            after = measure_all("after", asked, lambda: trained)
-        return self._finish(bench, before, after)
+        self._file_plan()
+        measure_all = self.evaluations.measure_all
+        before = measure_all("before", suites, lambda: Instruments(bench, grader))
+        self.training.train(bench, grader, lambda step: self._small_evaluation(step, bench, grader))
+        # Exported before it is measured: its samples name the files that answered.
+        self.training.export(bench)
+        trained = as_exported(bench, self.stage.model)
+        asked = [s for s in suites if not s.baseline_only]
+        after = measure_all("after", asked, lambda: Instruments(trained, grader))
+        return _Measured(bench.loaded.digest, bench.device_name, before, after)
+
+    def _file_plan(self) -> None:
+        """Before anything is measured: what will be claimed, and how it will be decided."""
+        config = self.training.config
+        if config.evidence.dossier:
+            from pellucid.pipeline.dossier import file_run_plan, open_key
+
+            run, progress = self.folder.root, self.diary.progress
+            key = open_key(config.evidence.key, run.parent, progress)
+            file_run_plan(config, run, self.diary.ledger, key, progress)
 
     def _contamination(self) -> dict[str, object]:
         screening = self.plan.screening
@@ -180,18 +212,20 @@ class ZeroJob:
             step, self.plan.suites[0], bench, grader, limit=limit, seed=config.seed
         )
 
-    def _finish(
-        self, bench: Workbench, before: dict[str, EvalResult], after: dict[str, EvalResult]
-    ) -> RunOutcome:
+    def _finish(self, measured: _Measured) -> RunOutcome:
         result = build_result(
-            self.plan.suites, before, after, wall_s=self.diary.wall_s(), device=bench.device_name
+            self.plan.suites,
+            measured.before,
+            measured.after,
+            wall_s=self.diary.wall_s(),
+            device=measured.device,
         )
         atomic_write_json(self.folder.result, result)
         write_manifest(
             self.stage.manifest,
             stage=STAGE,
             digest=sha256_file(self.folder.recipe),
-            inputs={"model": bench.loaded.digest, "recipe": sha256_file(self.folder.recipe)},
+            inputs={"model": measured.base, "recipe": sha256_file(self.folder.recipe)},
             outputs={
                 str(path.relative_to(self.stage.root)): sha256_file(path)
                 for path in sorted(self.stage.evals.iterdir())
@@ -202,7 +236,7 @@ class ZeroJob:
                 for path in sorted(self.stage.model.glob("*.safetensors"))
             },
             seed=self.training.config.seed,
-            device=bench.device_name,
+            device=measured.device,
             more={"code": self.code, **self._contamination()},
         )
         ledger = self.diary.ledger

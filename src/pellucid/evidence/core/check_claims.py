@@ -73,7 +73,10 @@ def _check_arm(case: Case, folder: str, plan: Preregistration) -> None:
     if root["grader_sha256"] != plan["grader_sha256"]:
         case.find("grader-changed", folder, "its grader is not the planned one", using)
     model = arm["model"]
-    if model is None:
+    if model is None and arm["role"] in ("control", "rival"):
+        model = root["model"]  # trained by the same run and not released
+        is_own = "itself"
+    elif model is None:
         model = case.weights["root"] if case.weights is not None else root["model"]
         is_own = "the released weights (weights/manifest.json)"
     else:

@@ -1,0 +1,229 @@
+"""Assembles a dossier from a finished run folder: what was recorded, and nothing made up after it.
+
+What a run did not record is not reconstructed but named, in the list that `build` returns and in
+the dossier's VERIFY.md. The folder appears whole or not at all; of an earlier version of the
+dossier the seals and the reviews are kept, so that versions chain.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, atomic_write_text, writing
+from pellucid.errors import RunError
+from pellucid.evidence.claim_numbers import compute_document
+from pellucid.evidence.core.grade import grader_sha256
+from pellucid.evidence.core.schema import DataSet, PlannedClaim, Preregistration, SEAL_NAME
+from pellucid.evidence.core.schema_training import Scan
+from pellucid.evidence.core.tally import Evaluation
+from pellucid.evidence.evaluations import KeptEvaluation, kept_evaluations, ship
+from pellucid.evidence.plan import FOLDER as PREREG
+from pellucid.evidence.plan import LAST_STEP, filed_plan
+from pellucid.evidence.seal import SEALS
+from pellucid.evidence.training import (
+    copy_records,
+    write_checkpoints,
+    write_rollouts,
+    write_weights,
+)
+from pellucid.evidence.weights import weights_root
+from pellucid.evidence.words import verify_md
+from pellucid.evidence.zipapp import build_verifier
+from pellucid.ledger import Ledger
+from pellucid.rewards.vectors import load_vectors
+
+KEPT = (SEAL_NAME, SEALS, "reviews")
+"""Of an earlier version."""
+ENERGY = "energy"
+"""Folder of the run's energy accounts, where they were kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """What a dossier is made from, besides the run folder itself."""
+
+    model: Path
+    """The released model."""
+    base: Path | None
+    """What training started from; None: it is not on this machine any more."""
+    sets: Mapping[str, DataSet]
+    """By suite."""
+    claims: Sequence[PlannedClaim]
+    """Where no plan was filed: the claims that one would have had."""
+    reward_weights: Mapping[str, float]
+    """Reward term -> weight, of the last stage of reinforcement learning."""
+    prefill: str = ""
+    """Start of every training response, by its prompt template."""
+    scan: Scan | None = None
+    """None: not scanned."""
+    controls: Sequence[StageFolder] = ()
+    cutoff: str | None = None
+    """Items first public on or after this day are `post_cutoff`. Example: 2026-06-01"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """What came of it."""
+
+    folder: Path
+    weights: str
+    """Root of the released model."""
+    evaluations: int
+    samples: int
+    held: int
+    """Claims with a test whose rule holds."""
+    tested: int
+    missing: list[str] = field(default_factory=list)
+    """A line for everything that the run did not record."""
+
+
+def build(run: RunFolder, sources: Sources, out: Path) -> Built:
+    """Writes the dossier of a run, unsealed. Raises RunError where the run is damaged or has no
+    evaluation that can be shipped.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "claims.json").is_file():
+        raise RunError(f"{out} holds something that is no dossier: choose another --out")
+    ledger = Ledger(run.ledger)
+    try:
+        plan = filed_plan(run.root, ledger)
+    finally:
+        ledger.close()
+    temporary = out.with_name(f".partial-{out.name}-{os.getpid()}")
+    with writing(out):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            built = _Assembly(run, sources, temporary, plan, ledger).assemble()
+            _keep_versions(out, temporary)
+            shutil.rmtree(out, ignore_errors=True)
+            temporary.rename(out)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return Built(folder=out, **built)
+
+
+def _keep_versions(old: Path, new: Path) -> None:
+    for name in KEPT:
+        if (old / name).is_dir():
+            shutil.copytree(old / name, new / name)
+        elif (old / name).is_file():
+            shutil.copyfile(old / name, new / name)
+
+
+class _Assembly:
+    """One dossier being written."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        sources: Sources,
+        out: Path,
+        plan: Preregistration | None,
+        ledger: Ledger,
+    ) -> None:
+        self.run, self.sources, self.out = run, sources, out
+        self.plan, self.events = plan, ledger.events
+        self.missing: list[str] = []
+
+    def assemble(self) -> dict[str, object]:
+        """All files but manifest and seal."""
+        stages = self.run.stages()
+        released = self._training(stages)
+        evaluations, samples = self._evaluations(stages)
+        self._sets()
+        document = compute_document(
+            self.plan["claims"] if self.plan else self.sources.claims,
+            evaluations,
+            prereg=self.plan["id"] if self.plan else "",
+            training_seeds=self.plan["training_seeds"] if self.plan else 1,
+            title=f"Claims of the run {self.run.root.name}",
+            cutoff=self.sources.cutoff,
+            sets=self.sources.sets,
+            scan=self.sources.scan,
+        )
+        self.missing += document.missing
+        atomic_write_json(self.out / "claims.json", document.claims)
+        shutil.copyfile(self.run.ledger, self.out / "ledger.jsonl")
+        self._plan_files()
+        build_verifier(self.out / "verify.pyz")
+        atomic_write_text(self.out / "VERIFY.md", verify_md(document.claims, self.missing))
+        tested = [c for c in document.claims["claims"] if c["test"] is not None]
+        return {
+            "weights": released,
+            "evaluations": len(evaluations),
+            "samples": samples,
+            "held": sum(claim["holds"] for claim in tested),
+            "tested": len(tested),
+            "missing": self.missing,
+        }
+
+    def _training(self, stages: list[StageFolder]) -> str:
+        base = self.sources.base
+        if base is None:
+            self.missing.append("weights/manifest.json: parent (the base is not on this machine)")
+        parent = weights_root(base) if base is not None else None
+        released = write_weights(self.out, self.sources.model, parent)
+        self.missing += copy_records(self.out, self.run, stages)
+        rule = self.plan["checkpoint_rule"] if self.plan else LAST_STEP
+        last = [stage for stage in stages if stage.model.is_dir()][-1]
+        if not write_checkpoints(self.out, self.events, rule, released, last.stage_name):
+            self.missing.append("train/checkpoints.json: the ledger knows of no checkpoint")
+        trained = [stage for stage in stages if stage.rollouts.is_file()]
+        if not trained or not write_rollouts(
+            self.out, trained[-1], self.sources.reward_weights, self.sources.prefill
+        ):
+            self.missing.append("train/rollouts.json: none were recorded with their grader")
+        return released
+
+    def _evaluations(self, stages: list[StageFolder]) -> tuple[dict[str, Evaluation], int]:
+        folders = [stage.evals for stage in (*stages, *self.sources.controls)]
+        kept, lines = kept_evaluations(folders, self.events)
+        self.missing += lines
+        if not kept:
+            raise RunError(
+                f"{self.run.root} has no evaluation with the origin of its samples: run it again "
+                "with this version, then build"
+            )
+        shipped: dict[str, Evaluation] = {}
+        for one in kept:
+            if one.folder in shipped:
+                raise RunError(f"{one.folder} was measured twice: {one.path} is one too many")
+            shipped[one.folder] = ship(one, self.out)
+        self._graders(kept)
+        return shipped, sum(one.result.n_samples for one in kept)
+
+    def _graders(self, kept: list[KeptEvaluation]) -> None:
+        """Self-test vectors, where today's graders are those that graded."""
+        digests = {one.result.origin.grader_sha256 for one in kept}
+        if digests != {grader_sha256()}:
+            self.missing.append("graders/: the graders have changed since the run, see code.json")
+            return
+        vectors = [
+            {"grader": v.grader, "gold": v.gold, "response": v.response, "verdict": str(v.verdict)}
+            for v in load_vectors()
+        ]
+        atomic_write_json(self.out / "graders" / grader_sha256() / "vectors.json", vectors)
+
+    def _sets(self) -> None:
+        for suite, dataset in self.sources.sets.items():
+            atomic_write_json(self.out / "data" / f"{suite}.json", dataset)
+        if self.sources.scan is not None:
+            atomic_write_json(self.out / "contamination/scan.json", self.sources.scan)
+        else:
+            self.missing.append("contamination/scan.json: the training data was not scanned")
+        if (self.run.root / ENERGY).is_dir():
+            shutil.copytree(self.run.root / ENERGY, self.out / ENERGY)
+        else:
+            self.missing.append("energy/: none was measured")
+
+    def _plan_files(self) -> None:
+        if self.plan is None:
+            self.missing.append(
+                "prereg/: no plan was filed before the evaluations (`pellucid dossier plan`)"
+            )
+            return
+        shutil.copytree(self.run.root / PREREG, self.out / PREREG)

@@ -1,0 +1,160 @@
+"""The claims that a run makes by itself, and the sentences that say them.
+
+Of every suite that base and trained model were both asked: is the trained model better? Beside
+these, what was measured of each arm is printed as a claim of its own, so that a report can link
+every number; those say nothing but their number, and their rule always holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pellucid.evaluate.suites import Suite
+from pellucid.evidence.core.claims import TWO_ARM_KINDS
+from pellucid.evidence.core.schema import PlannedClaim
+
+MAIN_FAMILY = "main"
+GAIN_RULE = "low > 0 and p_adj < 0.05"
+NUMBER_RULE = "value >= 0"
+CAPABILITY = ("pass_at_1", "pass_at_k", "cons_at_k")
+CONTROLS = ("random-reward", "format-only")
+"""Arms that were trained for the same number of problems on a reward that knows no answer."""
+NO_CONTROLS = (
+    "No control was run (random reward, reward for the format alone): the gain is not shown to come "
+    "from the reward for right answers."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedEvaluation:
+    """One model on one suite. Example: model="after", suite=Suite(key="gsm8k", …)"""
+
+    model: str
+    """Name of the model: `before`, `after`, a control, a stage."""
+    suite: Suite
+
+    @property
+    def arm(self) -> str:
+        return self.suite.arm(self.model)
+
+    @property
+    def folder(self) -> str:
+        """Of the dossier."""
+        return f"evals/{self.suite.key}/{self.arm}"
+
+
+def default_claims(
+    evaluations: Sequence[PlannedEvaluation],
+    *,
+    base: str,
+    subject: str,
+    controls: Sequence[str] = (),
+) -> list[PlannedClaim]:
+    """The claims of a run whose model `subject` came from `base`."""
+    drafts = [
+        *_gains(evaluations, base, subject, controls),
+        *(draft for one in evaluations for draft in _numbers(one)),
+    ]
+    return [{"id": f"C{number}", **draft} for number, draft in enumerate(drafts, 1)]
+
+
+def _gains(
+    evaluations: Sequence[PlannedEvaluation], base: str, subject: str, controls: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The subject against the base under every prompt that the base was asked with."""
+    for own in evaluations:
+        if own.model != subject:
+            continue
+        for other in evaluations:
+            if other.model == base and _same_items(own.suite, other.suite):
+                yield {
+                    **_draft("paired_difference", {"fn": "pass_at_1"}, own.folder, other.folder),
+                    "test": "sign_flip",
+                    "family": MAIN_FAMILY,
+                    "rule": GAIN_RULE,
+                    "requires": list(controls),
+                }
+
+
+def _same_items(own: Suite, other: Suite) -> bool:
+    """The same suite, or the base's own prompt for its problems."""
+    if own.key == other.key:
+        return True
+    return other.baseline_only and [p.id for p in own.problems] == [p.id for p in other.problems]
+
+
+def _numbers(one: PlannedEvaluation) -> Iterator[dict[str, Any]]:
+    yield _draft("pass_at_1", {"fn": "pass_at_1"}, one.folder)
+    for k in sorted({k for k in one.suite.pass_at if k > 1}):
+        yield _draft("pass_at_k", {"fn": "pass_at_k", "k": k}, one.folder)
+    if one.suite.k > 1:
+        yield _draft("cons_at_k", {"fn": "cons_at_k", "k": one.suite.k}, one.folder)
+    for of, among in (("parsable", "graded"), ("truncated", "samples")):
+        rate = {"fn": "rate", "of": of, "among": among}
+        yield _draft("rate", rate, one.folder) | {"unit": "sample"}
+    length = {"fn": "ratio", "of": "tokens", "among": "samples"}
+    yield _draft("ratio", length, one.folder) | {"unit": "sample"}
+
+
+def _draft(kind: str, metric: dict[str, Any], a: str, b: str | None = None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "metric": metric,
+        "arms": {"a": a} if b is None else {"a": a, "b": b},
+        "unit": "problem",
+        "cluster": "family",
+        "test": None,
+        "family": None,
+        "rule": NUMBER_RULE,
+        "requires": [],
+    }
+
+
+# Words
+
+
+def is_capability(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim says how able a model is."""
+    return claim["metric"]["fn"] in CAPABILITY
+
+
+def claim_text(claim: Mapping[str, Any]) -> str:
+    """One sentence for people."""
+    suite, arm = _place(claim["arms"]["a"])
+    what = _metric_words(claim["metric"])
+    if claim["kind"] not in TWO_ARM_KINDS:
+        return f"{what} of {arm} on {suite}"
+    other_suite, other = _place(claim["arms"]["b"])
+    over = other if other_suite == suite else f"{other} ({other_suite})"
+    if claim["requires"]:
+        return f"RL improves {what} on {suite}: {arm} over {over}, with controls"
+    return f"{what} of {arm} on {suite} is above that of {over}"
+
+
+def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
+    """What a reader must not take the claim to say."""
+    if claim["kind"] not in TWO_ARM_KINDS:
+        return "A measurement, not a comparison."
+    limits = [] if claim["requires"] else [NO_CONTROLS]
+    if training_seeds == 1:
+        limits.append("One training run: another seed may give another gain.")
+    return " ".join(limits)
+
+
+def _place(folder: str) -> tuple[str, str]:
+    _, suite, arm = folder.split("/")
+    return suite, arm
+
+
+def _metric_words(metric: Mapping[str, Any]) -> str:
+    fn = metric["fn"]
+    if fn == "rate":
+        among = metric["among"] if metric["among"] == "samples" else f"{metric['among']} samples"
+        return f"share {metric['of']} of all {among}"
+    if fn == "ratio":
+        return f"{metric['of']} per {metric['among'].removesuffix('s')}"
+    return {"pass_at_1": "pass@1", "pass_at_k": f"pass@{metric.get('k')}"}.get(
+        fn, f"cons@{metric.get('k')}"
+    )

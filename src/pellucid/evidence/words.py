@@ -1,0 +1,44 @@
+"""VERIFY.md: how a referee checks a dossier, and what it does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pellucid.evidence.core.schema import Claims
+
+_HOW = """\
+# How to check this dossier
+
+You need Python 3.11 or newer and nothing else:
+
+    python verify.pyz . --seed 1234        # any number of your own
+
+It reads every file, recomputes every claim from the samples and prints one table: each claim, and
+whether its *integrity* holds, whether it was *recomputed*, *replayed*, tried on *fresh* items, and
+is *clean* of test items in the training data. The exit code is 0 only if all that can be checked
+holds. Do you trust the verifier that came with what it is to judge? Take your own: build it from
+Pellucid's sources (`pellucid dossier verifier`), its bytes are the same.
+
+With the weights and Pellucid installed:
+
+    pellucid verify . --seed 1234 --replay 59 --fresh 200
+
+teacher-forces 59 samples of your seed's choice through the weights and asks the model 200 new
+problems that nobody could have seen.
+"""
+
+
+def verify_md(claims: Claims, missing: Sequence[str]) -> str:
+    """The whole file."""
+    lines = [_HOW, "## Claims", ""]
+    for claim in claims["claims"]:
+        if claim["test"] is not None:
+            reported = claim["reported"]
+            lines.append(
+                f"- {claim['id']}: {claim['text']}: {reported['value']} "
+                f"[{reported['low']}, {reported['high']}], "
+                f"{'holds' if claim['holds'] else 'does not hold'}. {claim['limits']}"
+            )
+    lines += ["", "## What is not here", ""]
+    lines += [f"- {line}" for line in missing] or ["Nothing that the format asks for."]
+    return "\n".join(lines) + "\n"
