@@ -163,7 +163,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
             if kind == "jsonl":
                 for row, line in enumerate(stream):
                     if line.strip():
-                        yield row, json.loads(line)
+                        yield row, json.loads(str(line, "utf-8"))
             elif kind in TEXT_ENDINGS:
                 yield 0, stream.read().decode(errors="replace")
             elif kind == "csv":

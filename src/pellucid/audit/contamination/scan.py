@@ -10,7 +10,7 @@ The second form of every text has its numbers masked, which finds templated twin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -22,7 +22,14 @@ from pellucid.audit.contamination.decide import Decided, decide
 from pellucid.audit.contamination.hashing import BATCH_BYTES, WordHasher
 from pellucid.audit.contamination.index import Ints, ItemIndex, Match
 from pellucid.audit.contamination.records import Item, Kind, Pair, Rule, Scan, Source, SourceCount
-from pellucid.evidence.core.containment import DECIDING, LENGTHS, containment, words
+from pellucid.evidence.core.containment import (
+    DECIDING,
+    LENGTHS,
+    Containment,
+    counted,
+    grams_of,
+    words,
+)
 
 TWIN_RULE = Rule(coverage=0.7, evidence=8.0, full=math.inf)
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
@@ -231,23 +238,43 @@ def _check(job: tuple[Source, Sequence[_Found], Sequence[Item]]) -> list[Pair]:
     by_row: dict[int, list[_Found]] = {}
     for pair in found:
         by_row.setdefault(pair.row, []).append(pair)
+    asked: dict[tuple[int, bool], list[str]] = {}
     pairs: list[Pair] = []
     for row, text in source.documents():
-        for pair in by_row.pop(row, ()):
-            checked = _compared(source.name, text, pair, items[pair.item])
-            if checked is not None:
-                pairs.append(checked)
+        if row not in by_row:
+            continue
+        document = _Document(text)
+        for pair in by_row.pop(row):
+            key = pair.item, pair.kind == "twin"
+            if key not in asked:
+                asked[key] = words(items[pair.item].text, masked=key[1])
+            exact = tuple(document.holds(asked[key], n, masked=key[1]) for n in LENGTHS)
+            if exact[LENGTHS.index(DECIDING)].found:
+                pairs.append(_as_pair(source.name, pair, items[pair.item], exact))
         if not by_row:
             break
     return pairs
 
 
-def _compared(name: str, text: str, found: _Found, item: Item) -> Pair | None:
-    masked = found.kind == "twin"
-    of_item, of_document = words(item.text, masked=masked), words(text, masked=masked)
-    exact = tuple(containment(of_item, of_document, n) for n in LENGTHS)
-    if exact[LENGTHS.index(DECIDING)].found == 0:
-        return None
+class _Document:
+    """A document's n-grams, each set made once for all items that it may hold."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._words: dict[bool, list[str]] = {}
+        self._grams: dict[tuple[bool, int], set[tuple[str, ...]]] = {}
+
+    def holds(self, item: Sequence[str], n: int, *, masked: bool) -> Containment:
+        """`containment` of an item's words."""
+        size = min(n, len(item))
+        if masked not in self._words:
+            self._words[masked] = words(self._text, masked=masked)
+        if (masked, size) not in self._grams:
+            self._grams[masked, size] = set(grams_of(self._words[masked], size))
+        return counted(grams_of(item, size), self._grams[masked, size], size)
+
+
+def _as_pair(name: str, found: _Found, item: Item, exact: tuple[Containment, ...]) -> Pair:
     return Pair(
         source=name,
         row=found.row,
@@ -257,11 +284,3 @@ def _compared(name: str, text: str, found: _Found, item: Item) -> Pair | None:
         evidence=found.evidence,
         exact=exact,
     )
-
-
-def by_document(pairs: Iterable[Pair]) -> Mapping[tuple[str, int], list[Pair]]:
-    """Pairs by (source, row)."""
-    grouped: dict[tuple[str, int], list[Pair]] = {}
-    for pair in pairs:
-        grouped.setdefault((pair.source, pair.row), []).append(pair)
-    return grouped
