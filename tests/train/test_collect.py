@@ -104,6 +104,19 @@ def test_a_group_holds_the_samples_and_grades_of_one_problem_alone():
     assert [s.advantage > 0 for s in batch.sequences()] == [True, False, False, False] * 3
 
 
+def test_a_problem_is_asked_as_its_grader_reads_answers():
+    problems = [Problem(id="m", question="0?", gold="0", grader="math")]
+    problems.append(Problem(id="c", question="1?", gold="1", grader="code"))
+    collector, engine, _ = make(first_is_right, prompts=2, problems=problems)
+    collector.template = get_template("r1-zero-boxed")
+    collector.collect(1)
+    prompts = ["".join(map(chr, request.prompt_ids)) for request in engine.calls[0][0]]
+    assert {("boxed" in prompt, "User: 1?" in prompt) for prompt in prompts} == {
+        (True, False),
+        (False, True),
+    }
+
+
 def test_every_sample_of_a_run_has_its_own_id_also_those_drawn_again():
     collector, engine, _ = make(lambda p, r: Verdict.WRONG, resample_limit=2, prompts=9)
     for step in (1, 2, 3):
