@@ -160,6 +160,13 @@ def test_short_items_must_stand_whole_and_shorter_ones_are_counted():
     assert found.too_short == 1
 
 
+def test_a_short_item_of_repeated_words_must_stand_there_whole():
+    item = r"Evaluate: $(\frac{1}{2} + \frac{1}{3}) (\frac{1}{2} - \frac{1}{3})$"
+    sums = [rf"The sum \frac{{1}}{{2}} + \frac{{1}}{{3}} + \frac{{1}}{{{n}}}" for n in range(4, 40)]
+    assert scan(sums, [item]).pairs == ()
+    assert len(scan([*sums, item], [item]).pairs) == 1
+
+
 def test_grams_do_not_reach_over_the_end_of_a_document():
     middle = len(DUCKS) // 2
     assert scan([DUCKS[:20], "x"], [DUCKS]).pairs == ()

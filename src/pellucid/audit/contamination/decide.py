@@ -51,7 +51,10 @@ def decide(
     real = document < below
     np.maximum.at(largest, item[real], coverage[real])
     is_full = coverage >= rule.full
-    counts = is_full | ((weighted >= rule.coverage) & (evidence >= rule.evidence))
+    is_whole = coverage >= 1.0
+    counts = (rule.whole_counts & is_whole) | (
+        (weighted >= rule.coverage) & (evidence >= rule.evidence)
+    )
     columns = (document, item, weighted, evidence, is_full)
     return Decided(*(column[counts] for column in columns)), largest
 

@@ -164,7 +164,7 @@ class ItemIndex:
         covered = np.add.reduceat(new_words, begins)
         length = self.lengths.take(item.take(begins))
         can_count = (covered >= self.rule.least * length) & (
-            (covered >= self.rule.evidence) | (covered >= self.rule.full * length)
+            (covered >= self.rule.evidence) | (self.rule.whole_counts & (covered == length))
         )
         kept = np.flatnonzero(np.repeat(can_count, np.diff(begins, append=len(new_words))))
         return Match(*(column.take(kept) for column in rows))

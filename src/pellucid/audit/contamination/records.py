@@ -55,7 +55,9 @@ class Rule:
     evidence: float = 6.0
     """Least weight found, in words that nothing else has: stock phrases add up to little."""
     full: float = 0.9
-    """From this share of its words on, an item stands there in full: no evidence is asked."""
+    """From this unweighted share of its words on, an item that counts is there "in full"."""
+    whole_counts: bool = True
+    """All words of an item need no evidence: so short items are seen."""
     least: float = 0.2
     """Least share of the item's words, unweighted: below, a pair is no candidate."""
     stock_items: int = 16

@@ -9,7 +9,6 @@ The second form of every text has its numbers masked, which finds templated twin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from pellucid.evidence.core.containment import (
     words,
 )
 
-TWIN_RULE = Rule(coverage=0.7, evidence=8.0, full=math.inf)
+TWIN_RULE = Rule(coverage=0.7, evidence=8.0, whole_counts=False)
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
 
 _ROWS = 1 << 40
