@@ -22,8 +22,8 @@ CAPABILITY = ("pass_at_1", "pass_at_k", "cons_at_k")
 CONTROLS = ("random-reward", "format-only")
 """Arms that were trained for the same number of problems on a reward that knows no answer."""
 NO_CONTROLS = (
-    "No control was run (random reward, reward for the format alone): the gain is not shown to come "
-    "from the reward for right answers."
+    "No control was run (random reward, reward for the format alone): the gain is not shown to "
+    "come from the reward for right answers."
 )
 
 

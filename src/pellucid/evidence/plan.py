@@ -1,4 +1,4 @@
-"""The preregistration: what will be claimed and how it will be decided, fixed before it is looked at.
+"""The preregistration: what will be claimed and how it is decided, fixed before anything is seen.
 
 A plan is filed when its digest stands in the run's ledger; evaluations that it speaks of must come
 after. It lies in the run folder as prereg/0001.json, its signature beside it.

@@ -65,7 +65,11 @@ class ControlRuns:
 
     def train_and_measure(self, grader: Grader) -> dict[str, dict[str, EvalResult]]:
         """Results by control and suite; what is on the disk is not done again."""
-        return {name: self._one(name, grader) for name in control_names(self.config.controls)}
+        results = {}
+        for name in control_names(self.config.controls):
+            results[name] = self._one(name, grader)
+            free_memory()  # of its model: the next one needs the room
+        return results
 
     def _one(self, name: str, grader: Grader) -> dict[str, EvalResult]:
         stage = control_folder(self.run, name)
@@ -94,10 +98,7 @@ class ControlRuns:
         training.train(bench, grader, lambda step: {})
         training.export(bench)
         trained = Instruments(as_exported(bench, stage.model), grader)
-        results = evaluations.measure_all(name, asked, lambda: trained)
-        del bench, trained
-        free_memory()
-        return results
+        return evaluations.measure_all(name, asked, lambda: trained)
 
 
 def as_exported(bench: Workbench, folder: Path) -> Workbench:

@@ -161,7 +161,7 @@ def _suites(recipe: Recipe, model: str) -> tuple[Suite, ...]:
 
 
 def build_dossier(run: Path, out: Path | None, progress: Progress) -> Built:
-    """The dossier of a finished run, not sealed. Raises UserError where the run holds too little."""
+    """The dossier of a finished run, not sealed. UserError where the run holds too little."""
     folder = RunFolder(run)
     if not folder.recipe.is_file():
         raise RunError(f"{run} is no run folder (it has no recipe.toml): name one that `run` made")
