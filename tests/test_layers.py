@@ -18,7 +18,7 @@ LAYERS = (
     ("energy", "ledger", "runlog"),
     ("protocols", "config", "config_errors"),
     ("config_curate",),
-    ("config_rewards",),
+    ("config_distill", "config_rewards"),
     ("config_stages", "endpoint"),
     ("config_io", "kernels"),
     ("tasks", "sandbox", "model", "algo"),

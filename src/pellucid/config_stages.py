@@ -37,6 +37,7 @@ from pellucid.config_curate import (
     ReviewConfig,
     SelectRule,
 )
+from pellucid.config_distill import ArmsConfig
 from pellucid.config_rewards import (
     SAMPLED,
     HelpfulConfig,
@@ -265,26 +266,22 @@ class RewardModelsConfig(StageConfig):
 # Distillation
 
 
-class DistillConfig(StageConfig):
+class DistillConfig(ArmsConfig, StageConfig):
     """A smaller student learns the curated data; other arms at equal compute beside it."""
 
     kind: Literal["distill"]
     student: ModelConfig = ModelConfig()
     data_from: str = "reject"
-    """Stage whose examples the student learns."""
+    """Stage whose examples the student learns, under their template."""
     teacher: str = "general-rl"
-    """Stage whose model the on-policy arm learns from."""
-    arms: tuple[Literal["sft", "on-policy", "iterative-sft"], ...] = Field(
-        default=("sft", "on-policy", "iterative-sft"), min_length=1
-    )
-    """The first is the stage's model."""
-    template: str | None = None
-    """Default: that of `data_from`."""
-    tasks: tuple[TaskEntry, ...] = Field(default=(TaskEntry(name="chain"),), min_length=1)
-    """Problems of the arms that sample."""
-    sft: SftConfig = SftConfig(learning_rate=1e-4)
-    budget_tokens: int | None = Field(default=None, ge=1)
-    """Tokens processed by each arm. Default: what the first arm takes."""
+    """Stage whose model the on-policy arm learns from; without that arm it is not asked for."""
+
+    def references(self) -> dict[str, str]:
+        """Without the on-policy arm there is no teacher."""
+        named = StageConfig.references(self)
+        if "on-policy" not in self.arms:
+            del named["teacher"]
+        return named
 
 
 AnyStage = Annotated[
@@ -345,8 +342,17 @@ class PipelineConfig(Section):
                 )
             for field, name in stage.references().items():
                 _check_reference(stage, field, name, earlier)
+            if isinstance(stage, DistillConfig):
+                self._check_data(stage)
             earlier.append(stage.name)
         return self
+
+    def _check_data(self, stage: DistillConfig) -> None:
+        if not isinstance(self.stage(stage.data_from), CurateStageConfig):
+            raise ValueError(
+                f"stages.{stage.name}.data_from = {stage.data_from!r} curates nothing: name a "
+                "stage of kind cold-start or reject"
+            )
 
     def stage(self, name: str) -> AnyStage:
         """The stage of that name. Raises KeyError."""
@@ -361,7 +367,7 @@ class PipelineConfig(Section):
             return self.template
         stage = self.stage(name)
         if isinstance(stage, DistillConfig):
-            return stage.template or self.template_of(stage.data_from)
+            return self.template_of(stage.data_from)
         if isinstance(stage, RlStageConfig | CurateStageConfig):
             return stage.template or self.template_of(stage.start)
         return self.template_of(stage.start)

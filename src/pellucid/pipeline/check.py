@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pellucid.algo.presets import resolve as resolve_objective
 from pellucid.config_stages import (
     AnyStage,
+    DistillConfig,
     GeneralRlConfig,
     PipelineConfig,
     RewardModelsConfig,
@@ -17,6 +18,7 @@ from pellucid.data.load import require_sandbox
 from pellucid.data.mixture import load_mixture
 from pellucid.errors import ConfigError
 from pellucid.model.load import read_outline, resolve
+from pellucid.pipeline.distill.student import check_student
 from pellucid.pipeline.preference_data import check_files
 from pellucid.pipeline.stage import stage_seed
 from pellucid.pipeline.workbench import trained_or_given
@@ -44,13 +46,16 @@ def check_names(recipe: PipelineConfig) -> None:
 
 
 def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None:
-    """`check_names`, that the base can be asked with every template, and that the tasks and
-    files of the chosen stages (None: all) are there.
+    """`check_names`, that the base can be asked with every template, that students can learn from
+    their teachers, and that the tasks and files of the chosen stages (None: all) are there.
 
     Raises ConfigError, ModelError, DataError, or SandboxError where programs cannot be isolated.
     """
     check_names(recipe)
     _check_templates(recipe)
+    for stage in recipe.stages:
+        if isinstance(stage, DistillConfig) and (chosen is None or stage.name in chosen):
+            check_student(recipe, stage, resolve(trained_or_given(recipe.model)))
     entries = [entry for stage in recipe.stages for entry in getattr(stage, "tasks", ())]
     named = [entry.name for entry in (*recipe.eval.suites, *entries)]
     require_sandbox(named, unsafe=recipe.unsafe_code)

@@ -29,9 +29,17 @@ class ModelMeasurer:
         self.should_stop = should_stop
 
     def measure(
-        self, name: str, model: ModelConfig, stage: StageFolder, suites: Sequence[Suite]
+        self,
+        name: str,
+        model: ModelConfig,
+        stage: StageFolder,
+        suites: Sequence[Suite],
+        *,
+        arm: str | None = None,
     ) -> dict[str, EvalResult]:
-        """Results by suite; all models share the seed, and so the randomness of their samples."""
+        """Results by suite; all models share the seed, and so the randomness of their samples.
+        `arm`: what a stage of several models calls this one; default: the stage's name.
+        """
         config = common_config(
             self.recipe,
             model,
@@ -49,7 +57,7 @@ class ModelMeasurer:
                 )
                 return Instruments(open_run_workbench(config, self.diary.progress), grader)
 
-            results = self._evaluations(stage).measure_all(name, suites, instruments)
+            results = self._evaluations(stage).measure_all(arm or name, suites, instruments)
             instruments.cache_clear()
         free_memory()
         return results

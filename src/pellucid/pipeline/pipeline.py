@@ -16,7 +16,7 @@ from typing import Any
 
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, open_run, sha256_file
 from pellucid.config_io import dump_recipe
-from pellucid.config_stages import BASE, AnyStage, PipelineConfig
+from pellucid.config_stages import BASE, AnyStage, DistillConfig, PipelineConfig
 from pellucid.energy.meter import open_meter
 from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.suites import Suite
@@ -35,6 +35,7 @@ from pellucid.pipeline.address import (
 )
 from pellucid.pipeline.check import check_recipe
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
+from pellucid.pipeline.distill.table import other_arms
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.measure_models import ModelMeasurer
 from pellucid.pipeline.result import RunOutcome
@@ -231,6 +232,12 @@ class PipelineJob:
         model = model_of_stage(stage.name, folder)
         results = self.measurer.measure(stage.name, model, folder, trained)
         self.rows.append(self._row(stage.name, stage.kind, folder, address, results))
+        if isinstance(stage, DistillConfig):
+            for arm in other_arms(stage, folder):
+                results = self.measurer.measure(
+                    stage.name, arm.model, folder, trained, arm=arm.measured_as
+                )
+                self.rows.append(self._row(arm.measured_as, "arm", folder, address, results))
 
     # Stages that it does not run
 
@@ -255,6 +262,11 @@ class PipelineJob:
             suites = as_asked(self.suites, self.recipe, stage.name)
             results = self.measurer.kept(stage.name, folder, suites)
             self.rows.append(self._row(stage.name, stage.kind, folder, there["digest"], results))
+            if isinstance(stage, DistillConfig):
+                for arm in other_arms(stage, folder):
+                    results = self.measurer.kept(arm.measured_as, folder, suites)
+                    digest = there["digest"]
+                    self.rows.append(self._row(arm.measured_as, "arm", folder, digest, results))
 
     # The table
 
@@ -267,7 +279,7 @@ class PipelineJob:
             folder=folder.root.relative_to(self.folder.root).as_posix(),
             address=address,
             results=results,
-            seconds=self.diary.stage_seconds(address),
+            seconds=self.diary.stage_seconds(address) if kind != "arm" else None,
         )
 
     def _finish(self) -> RunOutcome:

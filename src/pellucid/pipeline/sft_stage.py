@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pellucid.artifacts import StageFolder
 from pellucid.config import SftConfig
 from pellucid.curate.example import CuratedExample
 from pellucid.ledger import EventKind
@@ -78,41 +79,58 @@ def fine_tune(
 
     Raises DataError where none fits, Interrupted after saving, NumericsError; see `SftRun`.
     """
-    loaded, stage = bench.loaded, context.stage
     template = get_template(examples[0].template)
-    tokenized = tokenize(examples, template, loaded.tokenizer)
+    tokenized = tokenize(examples, template, bench.loaded.tokenizer)
     context.progress.say(
         f"{context.config.name}: {len(examples)} examples to learn from, "
         f"{tokenized.num_as_sampled} of them token for token as sampled"
     )
+    learn(context, bench, tokenized.examples, config, folder=context.stage, seed=context.seed)
+
+
+def learn(
+    context: StageContext,
+    bench: Workbench,
+    examples: Sequence[SftExample],
+    config: SftConfig,
+    *,
+    folder: StageFolder,
+    seed: int,
+    steps: int | None = None,
+) -> None:
+    """`fine_tune` with metrics, checkpoints and `model/` in any folder, and for so many steps."""
+    loaded = bench.loaded
     loaded.model.exact = False  # nothing is compared with a rollout
-    metrics = MetricsLog(stage.metrics, context.progress)
+    metrics = MetricsLog(folder.metrics, context.progress)
     try:
         run = SftRun(
             config=config,
-            seed=context.seed,
-            examples=tokenized.examples,
+            seed=seed,
+            examples=examples,
             updater=SftUpdater(loaded.model, config),
-            checkpoints=_checkpoints(context, config),
+            checkpoints=stage_checkpoints(context, folder, keep=config.keep_checkpoints),
             metrics=metrics,
             should_stop=context.should_stop,
+            steps=steps,
         )
         with context.progress.task("fine-tuning", run.num_steps, "steps") as tick:
             run.train(tick)
     finally:
         metrics.close()
-    shutil.rmtree(stage.model, ignore_errors=True)  # of a process killed while it finished
-    export_model(loaded.model, loaded.tokenizer, stage.model)
+    shutil.rmtree(folder.model, ignore_errors=True)  # of a process killed while it finished
+    export_model(loaded.model, loaded.tokenizer, folder.model)
 
 
-def _checkpoints(context: StageContext, config: SftConfig) -> Checkpoints:
+def stage_checkpoints(context: StageContext, folder: StageFolder, *, keep: int) -> Checkpoints:
+    """Checkpoints in a folder that the stage's diary tells of."""
+
     def damaged(line: str) -> None:
         context.note(EventKind.ARTEFACT_DAMAGED, artefact=line)
         context.progress.say(f"damaged, not used: {line}")
 
     return Checkpoints(
-        context.stage,
-        keep=config.keep_checkpoints,
+        folder,
+        keep=keep,
         on_save=lambda step: context.note(EventKind.CHECKPOINT_SAVED, step=step),
         on_damage=damaged,
     )

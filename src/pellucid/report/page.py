@@ -21,7 +21,13 @@ from pellucid.report import figures, words
 from pellucid.report.panels import make_panels
 from pellucid.report.read import EvalView, RunView, read_rollouts, read_run, read_samples
 from pellucid.report.readings import Pair, choose_pairs, choose_rollouts, spread_steps
-from pellucid.report.stages import is_pipeline, model_readings, stage_views, suite_tables
+from pellucid.report.stages import (
+    arms_tables,
+    is_pipeline,
+    model_readings,
+    stage_views,
+    suite_tables,
+)
 from pellucid.report.tables import (
     Coverage,
     SuiteRow,
@@ -89,6 +95,7 @@ def _shared(view: RunView) -> dict[str, Any]:
 def _pipeline_context(view: RunView) -> dict[str, Any]:
     return {
         "tables": suite_tables(view),
+        "arms": arms_tables(view),
         "stages": stage_views(view),
         "readings": model_readings(view),
     }

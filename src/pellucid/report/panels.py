@@ -58,7 +58,7 @@ _SPECS = (
     _Spec(
         title="Length",
         caption="Completion tokens.",
-        names=("rollout/length_mean",),
+        names=("rollout/length_mean", "on-policy/rollout/length_mean"),
     ),
     _Spec(
         title="Cut off and without answer",
@@ -69,12 +69,18 @@ _SPECS = (
     _Spec(
         title="Loss",
         caption="Negative log-probability of the tokens that are learnt, nats per token.",
-        names=("sft/loss",),
+        names=("sft/loss", "sft/sft/loss", "iterative-sft/sft/loss"),
+    ),
+    _Spec(
+        title="Reverse KL to the teacher",
+        caption="On-policy distillation: mean over the student's own tokens of its log-probability "
+        "less the teacher's, nats.",
+        names=("on-policy/distill/reverse_kl",),
     ),
     _Spec(
         title="Entropy",
         caption="Of the policy, nats per token. A fall to 0 means it has stopped exploring.",
-        names=("train/entropy",),
+        names=("train/entropy", "on-policy/train/entropy"),
     ),
     _Spec(
         title="KL to the reference",
@@ -99,6 +105,8 @@ _LABELS = {
     "rollout/length_mean": "mean length",
     "rollout/length_truncated_frac": "cut off",
     "rollout/verdict/unparsable": "without answer",
+    "sft/sft/loss": "curated examples",
+    "iterative-sft/sft/loss": "own right samples",
     "train/kl": "KL",
     "train/grad_norm": "norm",
     "timing/tokens_per_s": "tokens/s",

@@ -164,6 +164,13 @@ def read_samples(evaluation: EvalView) -> Iterator[dict[str, Any]]:
     yield from _whole(evaluation.samples_path, SAMPLE_FIELDS)
 
 
+def read_object(path: Path, fields: Sequence[str]) -> dict[str, Any]:
+    """The object of a JSON file that has these fields. Raises RunError for anything else."""
+    value = _json(path)
+    _check_fields(value, fields, str(path))
+    return value
+
+
 def _whole(path: Path, fields: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Records that have all fields; RunError names the first that has not."""
     for number, record in enumerate(read_zstd_jsonl(path), start=1):

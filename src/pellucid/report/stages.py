@@ -11,8 +11,10 @@ from markupsafe import Markup
 from pellucid.artifacts import StageFolder
 from pellucid.report.figures import models_svg
 from pellucid.report.panels import Panel, make_panels
-from pellucid.report.read import EvalView, RunView, read_samples, stage_curves
+from pellucid.report.read import EvalView, RunView, read_object, read_samples, stage_curves
 from pellucid.report.readings import Reading, choose_readings
+
+ARMS_NAME = "arms.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,28 @@ class StageView:
     panels: tuple[Panel, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRow:
+    """One way of teaching a student, or the student before any (`costs` is None)."""
+
+    name: str
+    measured: tuple[EvalView | None, ...]
+    """On each suite of the table."""
+    costs: dict[str, Any] | None
+    """As arms.json has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmsTable:
+    """The arms of a stage that distills."""
+
+    stage: str
+    labels: tuple[str, ...]
+    """Of the suites."""
+    budget: dict[str, Any]
+    rows: tuple[ArmRow, ...]
+
+
 def is_pipeline(view: RunView) -> bool:
     """Whether the run's recipe has stages."""
     return "stages" in view.recipe
@@ -71,6 +95,35 @@ def suite_tables(view: RunView) -> list[SuiteTable]:
                 )
         figure = models_svg([(row.name, row.evaluation.pass_at_1) for row in rows])
         tables.append(SuiteTable(label=view.label(key), rows=tuple(rows), figure=Markup(figure)))
+    return tables
+
+
+def arms_tables(view: RunView) -> list[ArmsTable]:
+    """A table for each finished stage that distills. Raises RunError where its file is damaged."""
+    tables = []
+    for stage in view.stages:
+        path = stage.root / ARMS_NAME
+        if not path.is_file():
+            continue
+        table = read_object(path, ("budget", "arms"))
+        names = [arm["measured_as"] for arm in table["arms"]]
+        keys = [key for key in view.suites if any(view.find(name, key) for name in names)]
+        rows = [
+            ArmRow(
+                name=arm["name"],
+                measured=tuple(view.find(arm["measured_as"], key) for key in keys),
+                costs=arm if arm["steps"] is not None else None,
+            )
+            for arm in table["arms"]
+        ]
+        tables.append(
+            ArmsTable(
+                stage=stage.stage_name,
+                labels=tuple(view.label(key) for key in keys),
+                budget=table["budget"],
+                rows=tuple(rows),
+            )
+        )
     return tables
 
 

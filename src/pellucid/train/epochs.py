@@ -120,6 +120,8 @@ class EpochRun(Generic[E]):
     checkpoints: Checkpoints
     metrics: MetricsLog
     should_stop: Callable[[], bool] = field(default=lambda: False)
+    steps: int | None = None
+    """Optimiser steps, of as many epochs as they take; None: `config.epochs` of them."""
     num_overlong: int = field(default=0, init=False)
     """Examples left out because they exceed `max_tokens` or the model's context."""
     _work: int = field(default=0, init=False)
@@ -130,7 +132,7 @@ class EpochRun(Generic[E]):
         limit = min(self.config.max_tokens or context, context)
         fitting = keep_fitting(self.examples, limit, section=self.section)
         self.examples, self.num_overlong = fitting
-        self._work = work_digest(self.examples, self.config, self.seed)
+        self._work = work_digest(self.examples, self.config, self.seed, self.steps)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -139,7 +141,7 @@ class EpochRun(Generic[E]):
     @property
     def num_steps(self) -> int:
         """Optimiser steps of the whole run."""
-        return self.config.epochs * self.batches_per_epoch
+        return self.steps or self.config.epochs * self.batches_per_epoch
 
     def train(self, progress: ProgressFn | None = None) -> int:
         """Trains from the last good checkpoint to the last step; returns the number of steps done
@@ -217,10 +219,12 @@ class EpochRun(Generic[E]):
         self.metrics.write(MetricsRecord(step=step, name=name, values=values))
 
 
-def work_digest(examples: Sequence[Example], config: SftConfig, seed: int) -> int:
+def work_digest(
+    examples: Sequence[Example], config: SftConfig, seed: int, steps: int | None = None
+) -> int:
     """52 bits of a digest of all that the steps depend on beside the weights."""
     settings = config.model_dump_json(exclude={"checkpoint_every", "keep_checkpoints"})
-    digest = hashlib.sha256(f"{seed} {settings}".encode())
+    digest = hashlib.sha256(f"{seed} {settings} {steps or ''}".rstrip().encode())
     for example in examples:
         digest.update(np.array(example.ids(), dtype=np.int64))
     return int(digest.hexdigest()[:13], 16)

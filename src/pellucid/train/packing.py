@@ -105,6 +105,12 @@ def plan_packs(sequences: Sequence[PromptAndCompletion], capacity: int) -> list[
     return [[chunks[c] for c in pack] for pack in level_packs(sizes, capacity)]
 
 
+def tokens_fed(sequences: Sequence[PromptAndCompletion], capacity: int) -> int:
+    """Tokens that a pass over the sequences feeds, in the packs of `plan_packs`."""
+    packs = plan_packs(sequences, capacity)
+    return sum(_num_fed(sequences, group) for pack in packs for group in pack)
+
+
 def level_packs(sizes: Sequence[int], capacity: int) -> list[list[int]]:
     """`best_fit`, its bins as equally filled as can be had without one more."""
     packs = best_fit(sizes, capacity)

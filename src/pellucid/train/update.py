@@ -52,9 +52,11 @@ class PolicyUpdater:
         """Logits kept for the backward pass at most; None: what is free decides."""
         self.device = model.embedding.weight.device
 
-    def update(self, sequences: Sequence[TrainSequence], *, step: int) -> dict[str, float]:
+    def update(
+        self, sequences: Sequence[TrainSequence], *, step: int, rate: float | None = None
+    ) -> dict[str, float]:
         """Trains on the sequences of rollout number `step`; returns its metrics (means over
-        tokens).
+        tokens). `rate`: learning rate in place of the schedule's, whose length may not be known.
         """
         totals: dict[str, Tensor] = {}
         norms: list[float] = []
@@ -62,7 +64,7 @@ class PolicyUpdater:
         denominators = self._denominators(minibatches)
         for minibatch, denominator in zip(minibatches, denominators, strict=True):
             sums = self._accumulate(minibatch, denominator, step=step)
-            norms.append(self._step_optimizer(step=step))
+            norms.append(self._step_optimizer(step=step, rate=rate))
             _merge(totals, sums)
         if "loss" in totals:
             totals["loss"] = totals["loss"] / len(minibatches)
@@ -145,14 +147,15 @@ class PolicyUpdater:
         check_finite(losses, where=f"step {step}")
         return totals
 
-    def _step_optimizer(self, *, step: int) -> float:
+    def _step_optimizer(self, *, step: int, rate: float | None) -> float:
         train = self.config.train
-        rate = learning_rate(
-            self.optimizer_steps,
-            train.steps * train.minibatches,
-            train.schedule,
-            train.learning_rate,
-        )
+        if rate is None:
+            rate = learning_rate(
+                self.optimizer_steps,
+                train.steps * train.minibatches,
+                train.schedule,
+                train.learning_rate,
+            )
         norm = self.optimizer.step(rate, where=f"step {step}")
         self.optimizer_steps += 1
         if self.reference is not None:

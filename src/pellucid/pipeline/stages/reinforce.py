@@ -53,7 +53,7 @@ def reinforce(
         should_stop=context.should_stop,
         scorers=scorers or {},
     )
-    choices = training.settle(_earlier_choices(context))
+    choices = training.settle(earlier_choices(context))
     bench = training.open()
     context.note(
         EventKind.MEMORY_PLANNED, address=context.address, model=bench.loaded.digest, **choices
@@ -71,7 +71,7 @@ def _merged(parts: Iterable[MetricGroups]) -> MetricGroups:
     return {name: values for groups in parts for name, values in groups.items()}
 
 
-def _earlier_choices(context: StageContext) -> dict[str, object]:
+def earlier_choices(context: StageContext) -> dict[str, object]:
     """What a killed process chose for this very stage: other packs would end in other bits."""
     for event in reversed(context.ledger.events):
         is_own = event.payload.get("address") == context.address
