@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evidence"))
 
 import honest_dossier as base
 
-from pellucid.evidence.core.canonical import canonical_json, item_sha256, leaf_hash, sha256_bytes
+from pellucid.evidence.core.canonical import canonical_json, item_sha256, leaf_hash
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.zipapp import build_verifier
 
 K = 16
-WORDS = "so we add the first number to the second and carry one then check it again by hand".split()
+WORDS = ["so", "we", "add", "the", "first", "number", "to", "the", "second", "and", "carry", "one"]
 
 
 def main():
@@ -85,15 +85,20 @@ def make(out, num_samples):
 
 
 def write_arm(folder, arm, serial, digests):
+    """Lines are put together from parts: a million in a minute or two."""
     draw, tree = random.Random(serial), MerkleTree()
     evaluation = Evaluation("sums", arm, merkle_root="")
-    with gzip.open(folder / "samples.jsonl.gz", "wb", compresslevel=3) as file:
+    thoughts = [" ".join(draw.choices(WORDS, k=130)).encode() for _ in range(4000)]
+    tokens = [b",".join(b"%d" % draw.randrange(150_000) for _ in range(120)) for _ in range(4000)]
+    with gzip.open(folder / "samples.jsonl.gz", "wb", compresslevel=1) as file:
         for n, (item, digest) in enumerate(digests.items()):
             for k in range(K):
                 sample = one_sample(draw, arm, serial, n, k, item, digest)
-                line = canonical_json(sample)
-                tree.add(leaf_hash(line))
                 evaluation.add(sample)
+                line = canonical_json(sample)
+                line = line.replace(b"#thought", draw.choice(thoughts), 1)
+                line = line.replace(b'"#tokens"', b"[%b]" % draw.choice(tokens), 1)
+                tree.add(leaf_hash(line))
                 file.write(line + b"\n")
     evaluation.merkle_root = tree.root()
     return tree.root(), evaluation
@@ -102,7 +107,6 @@ def write_arm(folder, arm, serial, digests):
 def one_sample(draw, arm, serial, n, k, item, digest):
     is_right = draw.random() < (0.7 if arm == "after" else 0.4)
     answer = 2 * n + 7 + (0 if is_right else draw.randrange(1, 5))
-    thought = " ".join(draw.choices(WORDS, k=130))
     return {
         "v": 1,
         "eval_serial": serial,
@@ -113,7 +117,7 @@ def one_sample(draw, arm, serial, n, k, item, digest):
         "cluster": item,
         "model": base.MODELS[arm],
         "template_sha256": base.TEMPLATE,
-        "prompt_sha256": sha256_bytes(item.encode()),
+        "prompt_sha256": digest,
         "k": k,
         "seed": 5,
         "sample_id": n * K + k,
@@ -123,8 +127,8 @@ def one_sample(draw, arm, serial, n, k, item, digest):
         "gold": str(2 * n + 7),
         "grader": "math",
         "grader_sha256": grader_sha256(),
-        "response": f"<think>{thought}</think> The answer is \\boxed{{{answer}}}.",
-        "token_ids": [draw.randrange(150_000) for _ in range(120)],
+        "response": f"<think>#thought</think> The answer is \\boxed{{{answer}}}.",
+        "token_ids": "#tokens",
         "finish": "eos",
         "n_prompt": 30,
         "n_out": 120,

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 MAX_RULE_CHARS = 500
+MAX_NESTING = 50
+"""Brackets and `not` in one rule: each is a level of the parser's own stack."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)"
@@ -61,6 +63,8 @@ def _tokens(rule: str) -> list[str]:
             raise RuleError(f"{rule[:80]!r}: cannot read {rule[at : at + 10]!r}")
         tokens.append(match[match.lastgroup or 0])
         at = match.end()
+    if tokens.count("(") + tokens.count("not") > MAX_NESTING:
+        raise RuleError(f"{rule[:80]!r}: nested too deeply")
     return tokens
 
 
