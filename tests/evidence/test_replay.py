@@ -223,9 +223,31 @@ def test_rounded_weights_are_named_although_their_logprobs_were_computed_again(w
     assert report.cause == Cause.FOUR_BIT
 
 
+def test_bfloat16_samples_replay_within_its_rounding_and_4_bits_do_not():
+    torch.set_num_threads(1)
+    loaded = load_model(ModelConfig(id="tiny-base"), dtype=torch.bfloat16, device="cpu")
+    model, tokenizer = world = loaded.model, loaded.tokenizer
+    params = replace(NARROW, max_new_tokens=40)
+    known = _draw(model, tokenizer, params, seed=5, claimed_seed=5, split="train")
+    tolerance = calibrate(model, known, "cpu bfloat16")
+    assert _report(world, _draw(model, tokenizer, params, count=12), tolerance).holds
+    samples = _draw(low_precision(model, "int4, groups of 128"), tokenizer, FREE, count=20)
+    report = _report(world, samples, tolerance)
+    assert not report.holds
+    assert report.cause == Cause.FOUR_BIT
+
+
+def test_rounding_is_named_though_no_sample_alone_is_beyond_the_limit(world, tolerance):
+    samples = _draw(low_precision(world[0], "uint4, groups of 32"), world[1], FREE)
+    wide = replace(tolerance, gap=1.0, logprob=10.0, mismatch_frac=0.001)
+    report = _report(world, samples, wide)
+    assert not report.failed
+    assert report.cause == Cause.FOUR_BIT
+
+
 def test_too_many_near_misses_are_a_finding_though_each_is_small(world, honest, tolerance):
     wide = replace(tolerance, gap=1.0, logprob=10.0, mismatch_frac=0.001)
-    samples = [replace(s, seed=1) for s in honest]
+    samples = [replace(s, seed=9) for s in honest]
     report = _report(world, samples, wide)
     assert not report.failed
     assert not report.holds

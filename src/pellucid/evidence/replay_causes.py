@@ -72,10 +72,16 @@ def name_cause(
         return report
     failed = [s for s, c in zip(samples, report.checks, strict=True) if not c.is_honest]
     if not failed:
-        return report.with_cause(*Named(Cause.ROUNDING, "more tokens differ than was calibrated"))
+        pooled = _Inquest(model, samples, report.tolerance, 1.0)
+        found = pooled.by_suspect(suspects, pooled.halves) or Named(
+            Cause.ROUNDING, "more tokens differ than was calibrated, each within reach of rounding"
+        )
+        return report.with_cause(*found)
     share = f"{len(failed)} of {len(samples)} samples"
     inquest = _Inquest(model, failed[:TRIED], report.tolerance, len(failed) / len(samples))
-    found = inquest.text_alone() or inquest.by_suspect(suspects) or inquest.by_marks()
+    found = (
+        inquest.text_alone() or inquest.by_suspect(suspects, inquest.explains) or inquest.by_marks()
+    )
     return report.with_cause(found.cause, f"{share}: {found.text}")
 
 
@@ -114,23 +120,29 @@ class _Inquest:
 
     # Suspects
 
-    def by_suspect(self, suspects: Suspects) -> Named | None:
-        """The suspect that replays most of the failed samples."""
+    def by_suspect(
+        self, suspects: Suspects, explains: Callable[[Sequence[Replayed]], bool]
+    ) -> Named | None:
+        """The first suspect whose replay explains the samples."""
         for seed in suspects.seeds:
-            if self._explains(self._replay(self.model, seed)):
+            if explains(self._replay(self.model, seed)):
                 return Named(Cause.SEED, f"drawn with seed {seed}, not the recorded one")
         for name, load in (suspects.models or {}).items():
-            if self._explains(self._replay(load())):
+            if explains(self._replay(load())):
                 return Named(Cause.CHECKPOINT, f"drawn from {name}, not from the claimed weights")
         from pellucid.rollout.low_precision import SCHEMES, low_precision
 
         for scheme in SCHEMES:
             self._rounded[scheme] = self._replay(low_precision(self.model, scheme))
-            if self._explains(self._rounded[scheme]):
+            if explains(self._rounded[scheme]):
                 return Named(Cause.FOUR_BIT, f"drawn from the weights rounded to 4 bits ({scheme})")
         return None
 
-    def _explains(self, others: Sequence[Replayed]) -> bool:
+    def halves(self, others: Sequence[Replayed]) -> bool:
+        """Whether no more than half as many tokens differ, of samples that are all near."""
+        return 2 * (1 - self._matched_frac(others)) <= 1 - self._matched_frac(self.own)
+
+    def explains(self, others: Sequence[Replayed]) -> bool:
         """Whether most failed samples come out again. Their log-probabilities need not: a forger
         may have computed them from the claimed weights, unless they are all that failed."""
         good = 0

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 SAMPLES = "/samples.jsonl.gz"
 ENVIRONMENT = "env/environment.json"
-CALIBRATED_ON = 16
+CALIBRATED_ON = 64
 """Prompts that are answered again on this machine to see what rounding does here."""
 
 
