@@ -7,6 +7,7 @@ reward-models/helpful, safety ── scorers ─┬─► reward terms, which co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from pellucid.config_stages import GeneralRlConfig
 from pellucid.data.mixture import load_mixture
@@ -113,7 +114,9 @@ class ProbeSet:
             suite = as_asked(pipeline_suites(recipe), recipe, self.config.name)[0]
             found = [*suite.problems, *self.training.mixture.problems]
         graded = [p for p in found if p.grader != OPEN]
-        scored = [p for p in found if p.kind in self.scorers]
+        # Kinds in turn: a limit must not leave one of the reward models unwatched.
+        by_kind = ([p for p in found if p.kind == kind] for kind in self.scorers)
+        scored = [p for turn in zip_longest(*by_kind) for p in turn if p is not None]
         return graded[: options.limit], scored[: options.limit]
 
     def measure(self, step: int) -> Probe:
