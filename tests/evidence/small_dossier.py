@@ -145,7 +145,7 @@ def _sample(arm, item, k, serial, fresh_gain):
             item=item_name(item), question=question, gold=gold, grader="math"
         ),
         "cluster": item_name(item),
-        "model": sha256_json(arm),
+        "model": _weights()["root"] if arm == "after" else sha256_json(arm),
         "template_sha256": sha256_text("template"),
         "prompt_sha256": sha256_json([item]),
         "k": k,
@@ -217,7 +217,7 @@ def _write_sets(folder):
     dataset = {
         "v": 1,
         "suite": SUITE,
-        "source": "made for tests",
+        "source": "makers/toy at 0123456789abcdef",
         "licence": "CC0-1.0",
         "items": items,
     }

@@ -18,7 +18,18 @@ from collections.abc import MutableMapping, Sequence
 import typer
 
 from pellucid.artifacts import os_error_line
-from pellucid.cli import audit, data, dossier, model, plan, review, run, stages, verify
+from pellucid.cli import (
+    audit,
+    data,
+    dossier,
+    dossier_export,
+    model,
+    plan,
+    review,
+    run,
+    stages,
+    verify,
+)
 from pellucid.cli.output import show_help
 from pellucid.errors import Interrupted, NumericsError, UserError
 
@@ -48,6 +59,7 @@ app.command()(model.chat)
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(dossier.app, name="dossier")
+dossier_export.add_commands(dossier.app)
 app.command()(verify.verify)
 app.add_typer(review.app, name="review")
 app.command()(run.report)
