@@ -8,6 +8,7 @@ import torch
 from curated_world import byte_tokenizer
 
 from pellucid.artifacts import RunFolder, StageFolder
+from pellucid.cli import run_command
 from pellucid.config import ModelConfig
 from pellucid.config_stages import PipelineConfig
 from pellucid.curate.example import CuratedExample, write_examples
@@ -27,6 +28,36 @@ from pellucid.tasks import chain
 PROBLEMS = chain.problems("train", 24, 0)
 SFT = {"epochs": 2, "batch_sequences": 8, "learning_rate": 3e-3, "checkpoint_every": 1}
 ROLLOUT = {"prompts": 2, "group_size": 4, "max_new_tokens": 48, "temperature": 0.5}
+
+PIPELINE = """
+seed = 1
+device = "cpu"
+threads = 1
+template = "tiny"
+math_verify = false
+[eval]
+max_new_tokens = 32
+suites = [{name = "chain", limit = 4}]
+[[stages]]
+kind = "cold-start"
+name = "curated"
+sampler = "base"
+template = "tiny"
+problems = 24
+samples = 4
+temperature = 0.5
+max_new_tokens = 48
+math_verify = false
+sft = {epochs = 1, batch_sequences = 8}
+[[stages]]
+kind = "distill"
+data_from = "curated"
+arms = ["sft", "iterative-sft"]
+sft = {epochs = 4, batch_sequences = 8, learning_rate = 1e-3}
+rollout = {prompts = 2, group_size = 4, max_new_tokens = 48, temperature = 0.5}
+iterative = {rounds = 1}
+math_verify = false
+"""
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +343,24 @@ def test_a_recipe_names_curated_data_and_each_arm_once() -> None:
     with pytest.raises(ValueError, match="names an arm twice"):
         recipe_of("x", arms=["sft", "sft"])
     assert "teacher" not in recipe_of("x", arms=["sft"], teacher="nobody").stages[2].references()
+
+
+@pytest.mark.slow
+def test_in_a_pipeline_every_arm_is_a_row_of_the_stage_table_and_of_the_page(tmp_path) -> None:
+    (tmp_path / "recipe.toml").write_text(PIPELINE)
+    arguments = ["run", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "run")]
+    assert run_command(arguments) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    names = [row["name"] for row in result["stages"]]
+    assert names == ["base", "curated", "distill", "distill.student", "distill.iterative-sft"]
+    assert all("chain" in row["suites"] for row in result["stages"])
+    page = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert "distill: ways to teach the student at equal compute" in page
+    assert "<td>iterative-sft" in page
+    assert "own right samples" in page
+    files = sorted(p for p in (tmp_path / "run" / "stages").rglob("*") if p.is_file())
+    before = {path: path.stat().st_mtime_ns for path in files}
+    assert run_command(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    again = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [row["name"] for row in again["stages"]] == names
