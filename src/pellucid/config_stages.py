@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pellucid.config import (
     AlgoConfig,
+    DataConfig,
     EvalConfig,
     Fraction,
     ModelConfig,
@@ -315,6 +316,7 @@ class PipelineConfig(Section):
     """Prompt template of the base, and of stages that start from it and name none."""
     data_dir: str | None = None
     """Folder of downloaded data sets; default: the user's cache."""
+    data: DataConfig = DataConfig()
     math_verify: bool = True
     """Evaluations ask math-verify where the strict grader finds no match."""
     keep_checkpoints: bool = False

@@ -2,13 +2,18 @@
 
 import json
 import random
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 
+from pellucid.artifacts import sha256_file
+from pellucid.config import DataConfig
+from pellucid.data.mixture import Mixture, Part
 from pellucid.errors import DataError
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
+from pellucid.pipeline import screening
 from pellucid.pipeline.screening import SCAN_FILE, screen
 from pellucid.records import Problem, SamplingParams
 
@@ -78,3 +83,41 @@ def test_generated_problems_are_not_compared(world):
     assert screen(generated, [suite], "refuse") is None
     chains = replace(suite, problems=tuple(replace(p, id="chain/test/1") for p in suite.problems))
     assert screen(training, [chains], "refuse") is None
+
+
+@dataclass
+class Context:
+    """What `screened_mixture` sees of a stage."""
+
+    recipe: object
+    stage: object
+    config: object
+    seed: int = 5
+    notes: list = field(default_factory=list)
+
+    @property
+    def progress(self):
+        return SimpleNamespace(say=self.notes.append)
+
+    def note(self, kind, /, **payload):
+        self.notes.append((kind, payload))
+
+
+def test_a_stage_of_a_pipeline_trains_on_what_is_left(world, tmp_path, monkeypatch):
+    training, suite = world
+    mixed = Mixture([Part(training[:20], 0.7), Part(training[20:], 0.3)], seed=5)
+    monkeypatch.setattr(screening, "load_mixture", lambda tasks, *, seed, data_dir: mixed)
+    monkeypatch.setattr(screening, "pipeline_suites", lambda recipe: (suite,))
+    recipe = SimpleNamespace(data=DataConfig(contamination="drop"), data_dir=None)
+    names = {"stage": SimpleNamespace(root=tmp_path), "config": SimpleNamespace(name="zero")}
+    context = Context(recipe=recipe, **names)
+    left = screening.screened_mixture(context, ())
+    assert [len(part.problems) for part in left.parts] == [19, 10]
+    assert [part.weight for part in left.parts] == [0.7, 0.3]
+    (kind, payload), said = context.notes
+    assert kind is EventKind.CONTAMINATION_SCANNED
+    assert (payload["dropped"], payload["leaked_items"]) == (1, 1)
+    assert said.startswith("zero: contamination: 1 of 30")
+    assert sha256_file(tmp_path / SCAN_FILE) == payload["scan"]
+    monkeypatch.setattr(screening, "pipeline_suites", lambda recipe: ())
+    assert screening.screened_mixture(Context(recipe=recipe, **names), ()) is mixed

@@ -29,9 +29,9 @@ from pellucid.curate.review import read_queue, write_queue
 from pellucid.curate.select import select
 from pellucid.curate.teacher import edit_all, regrade
 from pellucid.curate.untagged import ToldApart, tell_apart
-from pellucid.data.mixture import load_mixture
 from pellucid.errors import RunError
 from pellucid.pipeline.sampling import Sampler, stage_problems
+from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.sft_stage import fine_tune
 from pellucid.pipeline.stage import StageContext
 from pellucid.protocols import Grader
@@ -74,7 +74,7 @@ class CuratedSft:
     def sample(self, grader: Grader) -> list[Candidate]:
         """All candidates; the model is loaded only where some are missing."""
         context, config = self.context, self.config
-        mixture = load_mixture(config.tasks, seed=context.seed, data_dir=context.recipe.data_dir)
+        mixture = screened_mixture(context, config.tasks)
         problems = stage_problems(mixture, config.problems)
         sampler = Sampler(
             self.root / CANDIDATES_NAME,

@@ -36,7 +36,6 @@ from pellucid.curate.preferences import (
     judge_contests,
 )
 from pellucid.curate.reply import Reply, read_reply, write_reply
-from pellucid.data.mixture import load_mixture
 from pellucid.data.preferences import (
     LabelledResponse,
     PreferencePair,
@@ -50,6 +49,7 @@ from pellucid.data.store import default_data_dir
 from pellucid.endpoint import ChatEndpoint
 from pellucid.errors import ConfigError, DataError
 from pellucid.pipeline.sampling import Sampler, stage_problems
+from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import free_memory
 from pellucid.rewards.pool import GraderPool
@@ -204,7 +204,7 @@ class PreferenceData:
     def _candidates(self, name: str, config: HelpfulConfig | SafetyConfig) -> list[Candidate]:
         """Answers of the start model; it is loaded only where some are missing."""
         context = self.context
-        mixture = load_mixture(config.tasks, seed=context.seed, data_dir=context.recipe.data_dir)
+        mixture = screened_mixture(context, config.tasks)
         problems = stage_problems(mixture, config.prompts)
         sampler = Sampler(
             self.root / f"{name}.candidates.jsonl.zst",

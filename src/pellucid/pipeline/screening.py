@@ -17,14 +17,16 @@ from pellucid.audit.contamination.leaks import SelfTest, scan_and_test
 from pellucid.audit.contamination.records import Scan
 from pellucid.audit.contamination.report import counts, scan_json
 from pellucid.audit.contamination.scan import Scanner
+from pellucid.config import TaskEntry
 from pellucid.config_io import Recipe
 from pellucid.config_stages import PipelineConfig
 from pellucid.data.load import load_problems
-from pellucid.data.mixture import load_mixture
+from pellucid.data.mixture import Mixture, Part, load_mixture
 from pellucid.errors import DataError
 from pellucid.evaluate.suites import Suite
 from pellucid.ledger import EventKind, Ledger
 from pellucid.pipeline.measure import load_suites, pipeline_suites
+from pellucid.pipeline.stage import StageContext
 from pellucid.records import Problem
 from pellucid.tasks import procedural
 
@@ -79,6 +81,29 @@ class Screening:
         """Writes scan.json below the run folder, and an event that pins it."""
         digest = atomic_write_json(root / SCAN_FILE, self.document())
         ledger.append(EventKind.CONTAMINATION_SCANNED, scan=digest, **self.summary)
+
+
+def screened_mixture(context: StageContext, tasks: Sequence[TaskEntry]) -> Mixture:
+    """The mixture of a stage, screened against the recipe's suites as `recipe.data` says.
+
+    What was found lies in the stage's folder and in the ledger. Raises DataError as `screen` does,
+    or where data is missing.
+    """
+    recipe = context.recipe
+    mixture = load_mixture(tasks, seed=context.seed, data_dir=recipe.data_dir)
+    mode = recipe.data.contamination
+    found = screen(mixture.problems, pipeline_suites(recipe), mode, seed=context.seed)
+    if found is None:
+        return mixture
+    digest = atomic_write_json(context.stage.root / SCAN_FILE, found.document())
+    context.note(EventKind.CONTAMINATION_SCANNED, scan=digest, **found.summary)
+    context.progress.say(f"{context.config.name}: {found.line}")
+    dropped = set(found.dropped)
+    parts = [
+        Part([p for p in part.problems if p.id not in dropped], part.weight)
+        for part in mixture.parts
+    ]
+    return Mixture(parts, context.seed)
 
 
 def screen_recipe(recipe: Recipe) -> dict[str, Screening]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from pellucid.config_stages import RlStageConfig
-from pellucid.data.mixture import load_mixture
 from pellucid.ledger import EventKind
 from pellucid.pipeline.evaluations import Instruments, small_evaluation
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.rl_stage import RlStage
+from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import open_grader
 from pellucid.protocols import ResponseScorer
@@ -47,7 +47,7 @@ def reinforce(
     )
     training = RlStage(
         config=settings,
-        mixture=load_mixture(config.tasks, seed=settings.seed, data_dir=context.recipe.data_dir),
+        mixture=screened_mixture(context, config.tasks),
         stage=context.stage,
         diary=context.diary,
         should_stop=context.should_stop,
