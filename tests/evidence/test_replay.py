@@ -140,12 +140,12 @@ def _with_right_logprobs(model, sample):
     return replace(sample, logprob_sum=total)
 
 
-def test_forged_completions_are_named_among_honest_ones(world, honest, tolerance):
+@pytest.mark.parametrize("is_careful", [True, False])
+def test_forged_completions_are_named_among_honest_ones(world, honest, tolerance, is_careful):
     model, tokenizer = world
-    forged = [
-        _with_right_logprobs(model, _edited(s, tokenizer)) if i % 4 == 0 else s
-        for i, s in enumerate(honest)
-    ]
+    forged = [_edited(s, tokenizer) if i % 4 == 0 else s for i, s in enumerate(honest)]
+    if is_careful:
+        forged = [_with_right_logprobs(model, s) for s in forged]
     report = _report(world, forged, tolerance)
     assert report.cause == Cause.FORGED
     assert {c.where for c in report.failed} == {s.where for s in honest[::4]}
@@ -174,6 +174,15 @@ def test_a_completion_that_was_cut_short_is_named(world, honest, tolerance):
     report = _report(world, [_with_right_logprobs(model, cut)], tolerance)
     assert report.cause == Cause.FORGED
     assert "does not end as recorded" in report.failed[0].findings[0]
+
+
+def test_nothing_is_drawn_after_an_end_token(world, honest, tolerance):
+    _, tokenizer = world
+    ids = list(honest[0].token_ids)
+    ids[2] = tokenizer.eos_ids[0]
+    sample = replace(honest[0], token_ids=tuple(ids), text=tokenizer.decode(ids))
+    report = _report(world, [sample, *honest[1:]], tolerance)
+    assert "it does not end as recorded (stop_string)" in report.failed[0].findings
 
 
 def test_another_seed_is_named_and_found_where_it_is_a_usual_one(world, tolerance):
