@@ -199,6 +199,17 @@ def test_damage_is_one_line(tmp_path, spoil, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_the_page_can_show_what_the_verifier_found(tmp_path):
+    dossier = build_dossier(tmp_path / "d")
+    assert "verifier's table" not in write_dossier_page(dossier).read_text()
+    edit_claims(dossier, lambda d: d["claims"][0]["reported"].update(value="0.9999"))
+    text = write_dossier_page(dossier, with_verdict=True).read_text()
+    row = re.search(r'id="verdict".*?<tr><td>C1</td>(.*?)</tr>', text, flags=re.S)[1]
+    assert '<td class="turned">FAILS</td>' in row
+    assert '<td class="none">not done</td>' in row
+    assert "<code>claim-mismatch</code> C1" in text
+
+
 def test_report_tells_a_dossier_from_a_run(tmp_path, capsys):
     dossier = build_dossier(tmp_path / "d")
     assert run_command(["report", str(dossier), "--out", str(tmp_path / "p.html")]) == 0

@@ -269,7 +269,7 @@ def test_failed_and_withheld_samples_are_not_made_up(dossier, source):
     [
         ("model-card", "README.md"),
         ("ro-crate", "ro-crate-metadata.json"),
-        ("croissant", "toy.croissant.json"),
+        ("croissant", "croissant-toy.json"),
         ("inspect", "toy_after.json"),
     ],
 )

@@ -19,6 +19,7 @@ from pellucid.evidence.review.rounds import (
     rerun_point,
     start_round,
 )
+from pellucid.evidence.seal import seal_dossier
 from pellucid.ledger import EventKind, Ledger
 
 LETTER = """---
@@ -180,6 +181,17 @@ def test_a_new_version_must_cite_a_point_for_every_changed_claim(dossier, letter
     assert (begun.number, begun.seal) == (2, second)
     facts = json.loads((dossier / "reviews/round-2/manuscript.seal").read_text())
     assert facts["previous"] == first
+
+
+def test_sealing_refuses_a_change_that_cites_nothing(dossier, letter):
+    begin(dossier, letter)
+    assert seal_dossier(dossier, None, []) == 2
+    edit_claims(dossier, lambda d: d["claims"][1].update(limits="none"))
+    with pytest.raises(ReviewError, match=r"claim C2 has another limits .* add an erratum"):
+        seal_dossier(dossier, None, [])
+    answer_point(dossier, "R2.1", "Corrected.", changes={"C2": Effect.CORRECTED})
+    assert seal_dossier(dossier, None, []) == 3
+    assert start_round(dossier).number == 2
 
 
 def test_an_erratum_is_a_reason_too_and_a_new_claim_needs_one(dossier, letter):

@@ -109,6 +109,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Page of a dossier to write; default: D.html beside D.")
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Examine the dossier too, and show the table.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Write the page of a run (again), or of a dossier, from its files alone."""
@@ -117,7 +120,7 @@ def report(
     if is_dossier(folder):
         from pellucid.report.dossier.page import write_dossier_page
 
-        page = write_dossier_page(folder, out)
+        page = write_dossier_page(folder, out, with_verdict=check)
     else:
         _check_is_run(folder)
         from pellucid.report.page import write_report

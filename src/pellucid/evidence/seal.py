@@ -31,6 +31,7 @@ from pellucid.evidence.core.schema import (
     SealPredicate,
 )
 from pellucid.evidence.core.signature import key_id, make_envelope, make_statement, read_envelope
+from pellucid.evidence.review.chain import check_citations
 from pellucid.ledger import GENESIS, Event
 
 SEALS = "seals"
@@ -151,8 +152,10 @@ def prereg_envelope(name: str, sha256: str, key: Key | None) -> bytes:
 def seal_dossier(folder: Path, key: Key | None, events: list[Event]) -> int:
     """Writes MANIFEST.jsonl and the seal over what lies in `folder`; returns the version.
 
-    A seal that is there becomes the previous one. `events`: of the dossier's ledger.
+    A seal that is there becomes the previous one. `events`: of the dossier's ledger. Raises
+    ReviewError where a dossier under review changed a claim without citing a point or an erratum.
     """
+    check_citations(folder)
     previous, version = None, 1
     seal = folder / SEAL_NAME
     if seal.exists():

@@ -1,4 +1,4 @@
-"""Croissant 1.1 (MLCommons) for the sets that were asked: SUITE.croissant.json and its items.
+"""Croissant 1.1 (MLCommons) for the sets that were asked: croissant-SUITE.json and items.
 
 A dossier holds digests of items, not their texts, so that is what the records are.
 """
@@ -47,7 +47,7 @@ def write_croissant(source: Source, out: Path) -> list[Path]:
     for suite, data in sorted(source.sets.items()):
         items = out / f"{suite}.items.jsonl"
         digest = atomic_write_bytes(items, item_lines(data))
-        page = out / f"{suite}.croissant.json"
+        page = out / f"croissant-{suite}.json"
         atomic_write_json(page, describe(source, suite, items.name, digest))
         written += [items, page]
     return written

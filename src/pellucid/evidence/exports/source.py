@@ -48,6 +48,7 @@ def read_source(folder: Path) -> Source:
             names = sorted(archive.sizes)
             roots = [n for n in names if n.startswith("evals/") and n.endswith("/root.json")]
             sets = [n for n in names if n.startswith("data/") and n.count("/") == 1]
+            sets = [n for n in sets if n.endswith(".json") and "croissant-" not in n]
             return Source(
                 folder=folder,
                 claims=_read(archive, "claims.json", Claims),

@@ -9,7 +9,7 @@ from typing import Any
 
 from pellucid.errors import ReviewError
 from pellucid.evidence.core.canonical import JsonError, parse_json
-from pellucid.evidence.review.history import last_round
+from pellucid.evidence.review.history import last_round, ledger_path
 from pellucid.evidence.review.records import Effect, Round
 from pellucid.evidence.review.sealed import CLAIMS, read_claims
 
@@ -58,16 +58,22 @@ def changes_between(
 
 
 def uncited_changes(dossier: Path) -> list[str]:
-    """A line for every changed claim that cites neither a point nor an erratum.
-
-    What seals a new version asks this first, and refuses while there is one.
-    """
+    """A line for every changed claim that cites neither a point nor an erratum."""
     return [
         f"claim {change.claim} {_how(change)} since round {last_round(dossier).number}, and cites"
         " no point"
         for change in claim_changes(dossier)
         if not change.cites
     ]
+
+
+def check_citations(dossier: Path) -> None:
+    """Raises ReviewError where a dossier under review changed a claim that cites nothing.
+
+    What seals a new version asks this first.
+    """
+    if ledger_path(dossier).is_file() and (uncited := uncited_changes(dossier)):
+        raise ReviewError(f"{uncited[0]}: answer the point that asked for it, or add an erratum")
 
 
 def read_errata(dossier: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import ReviewError
+from pellucid.evidence.core.archive import ArchiveError, open_archive
 from pellucid.evidence.core.canonical import JsonError, leaf_hash, parse_json
+from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_claims import VIEWS
+from pellucid.evidence.core.check_claims import view_items as items_of_view
+from pellucid.evidence.core.check_clean import read_sets
 from pellucid.evidence.core.claims import ClaimError, compute_claim, compute_claims
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import SampleError, read_samples
@@ -47,20 +52,15 @@ def recomputed(dossier: Path, wanted: Collection[str]) -> Numbers:
 def view_items(
     dossier: Path, document: Mapping[str, Any], claim: Mapping[str, Any]
 ) -> dict[str, set[str]]:
-    """Items of the views `clean`, `post_cutoff` and `fresh` of a claim's suite."""
-    suite = next(iter(claim["arms"].values())).split("/")[1]
-    path, scan_path = dossier / "data" / f"{suite}.json", dossier / "contamination" / "scan.json"
-    items = _document(path)["items"] if path.is_file() else {}
-    scan = _document(scan_path) if scan_path.is_file() else {"suites": {}, "threshold": 0.0}
-    scanned = scan["suites"].get(suite, {"items": {}})["items"]
-    cutoff = document["cutoff"]
-    return {
-        "clean": {i for i, s in scanned.items() if s["containment"] < scan["threshold"]},
-        "post_cutoff": {
-            i for i, item in items.items() if cutoff and (item["first_public"] or "") >= cutoff
-        },
-        "fresh": {i for i, item in items.items() if item["is_fresh"]},
-    }
+    """Items of the views `clean`, `post_cutoff` and `fresh`, as the verifier tells them."""
+    try:
+        with open_archive(dossier) as archive:
+            case = Case(archive=archive, seed="")
+            case.claims = document  # type: ignore[assignment]
+            read_sets(case)
+            return {v: set(items_of_view(case, claim, v) or ()) for v in VIEWS}  # type: ignore[arg-type]
+    except ArchiveError as error:
+        raise ReviewError(f"{dossier} cannot be read: {error}") from None
 
 
 def _view(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from pellucid.artifacts import atomic_write_bytes, atomic_write_json, writing
 from pellucid.errors import ReviewError
-from pellucid.evidence.review.chain import uncited_changes
+from pellucid.evidence.review.chain import check_citations
 from pellucid.evidence.review.history import (
     CLAIMS_NAME,
     SEAL_NAME,
@@ -74,10 +74,7 @@ def start_round(dossier: Path) -> Round:
                 f"round {rounds[-1].number} is on this very version: import reports into it, or"
                 " seal a new version first"
             )
-        if rounds and (uncited := uncited_changes(dossier)):
-            raise ReviewError(
-                f"{uncited[0]}: answer the point that asked for it, or add an erratum"
-            )
+        check_citations(dossier)
         number = len(rounds) + 1
         folder = round_folder(dossier, number)
         facts = {

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from pellucid.artifacts import atomic_write_text
 from pellucid.errors import RunError
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
+from pellucid.evidence.core.findings import COLUMNS
 from pellucid.evidence.review.export import answer_facts, change_facts, closed_by, rerun_facts
 from pellucid.report import words
 from pellucid.report.dossier.cells import (
@@ -56,13 +57,16 @@ class Mark:
     is_reversed: bool
 
 
-def write_dossier_page(dossier: Path, out: Path | None = None) -> Path:
+def write_dossier_page(
+    dossier: Path, out: Path | None = None, *, with_verdict: bool = False
+) -> Path:
     """Write the page of a dossier and return its path; default: beside the folder, D.html.
 
+    `with_verdict`: examine the dossier, and print the verifier's table above the claims.
     Raises RunError, one line, where the folder is no dossier or a file of it is damaged.
     """
     page = out if out is not None else dossier.resolve().with_suffix(".html")
-    view = read_dossier(dossier)
+    view = read_dossier(dossier, with_verdict=with_verdict)
     text = render(view)
     if len(text.encode()) > MAX_BYTES:
         text = render(view, with_samples=False)
@@ -92,6 +96,7 @@ def render(view: DossierView, *, with_samples: bool = True) -> str:
         reversed=[(c, v) for c in claims for v in VIEWS if cells.reverses(c, v)],
         marks={c["id"]: marks(c) for c in claims.values()},
         view_names=VIEW_NAMES,
+        columns=COLUMNS,
         panels=make_panels(view.curves),
         scans=list(_scan_rows(view, cells)),
         recalls=list(_recall_rows(view, cells)),

@@ -27,6 +27,7 @@ from pellucid.evidence.core.schema import (
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.shapes import shape_problem
 from pellucid.evidence.core.signature import EnvelopeError, Signed, read_envelope
+from pellucid.evidence.core.verify import Verdict, verify
 from pellucid.evidence.review.export import RoundView, round_views
 from pellucid.evidence.review.history import broken_closings
 from pellucid.report.read import Curves, stage_curves
@@ -68,10 +69,15 @@ class DossierView:
     rounds: tuple[RoundView, ...]
     broken: tuple[str, ...]
     """Closings in the review that are not by who wrote the point."""
+    verdict: Verdict | None
+    """What examining the dossier gave, when the page was made; None: nobody asked."""
 
 
-def read_dossier(path: Path) -> DossierView:
-    """Read a dossier's folder. Raises RunError, one line, for what is missing or damaged."""
+def read_dossier(path: Path, *, with_verdict: bool = False) -> DossierView:
+    """Read a dossier's folder. Raises RunError, one line, for what is missing or damaged.
+
+    `with_verdict`: examine it as well, which takes about a minute for a million samples.
+    """
     try:
         with open_archive(path) as archive:
             document = _checked(archive, "claims.json", Claims)
@@ -86,6 +92,7 @@ def read_dossier(path: Path) -> DossierView:
                 readings=tuple(_readings(path, document)),
                 rounds=rounds,
                 broken=tuple(broken_closings(view.round for view in rounds)),
+                verdict=verify(path) if with_verdict else None,
             )
     except ArchiveError as error:
         raise RunError(f"{path} cannot be read as a dossier: {error}") from None
