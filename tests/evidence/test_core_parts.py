@@ -24,6 +24,7 @@ from pellucid.evidence.core.merkle import MerkleTree, check_inclusion, inclusion
 from pellucid.evidence.core.rules import RuleError, evaluate_rule, rule_names
 from pellucid.evidence.core.samples import (
     SampleError,
+    lean_samples,
     redact_sample,
     sample_line,
     sample_problem,
@@ -361,3 +362,20 @@ def test_every_code_has_a_column_and_a_line():
         assert code.column in COLUMNS
         assert name == name.lower()
         assert 0 < len(code.text) < 80
+
+
+def test_token_ids_that_are_left_out_are_checked_all_the_same():
+    lines = [sample_line(s) for s in make_samples("after", 2)]
+    data = pack(lines)
+    lean = list(lean_samples(io.BytesIO(data), len(data)))
+    whole = list(samples_of(io.BytesIO(data), len(data)))
+    assert [line for line, _ in lean] == lines
+    assert [s for _, s in lean] == [{**s, "token_ids": []} for _, s in whole]
+    good = b'"token_ids":[0,0,1]'
+    assert good in lines[0]
+    for bad in (b"[0,0]", b"[0,,1]", b"[0,0,01]", b"[0,0,-1]", b"[0,0,1.0]", b"[0,0,true]", b"[]",
+                b"[0,0,1,]", b"null", b"[[0,0,1]]", b"[0,0,99999999999]"):  # fmt: skip
+        changed = pack([lines[0].replace(good, b'"token_ids":' + bad)])
+        for read in (lean_samples, samples_of):
+            with pytest.raises(SampleError):
+                list(read(io.BytesIO(changed), len(changed)))

@@ -10,7 +10,7 @@ from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.containment import DECIDING, containment, words
-from pellucid.evidence.core.samples import SampleError, read_lines, samples_of
+from pellucid.evidence.core.samples import SampleError, lean_samples, read_lines
 from pellucid.evidence.core.schema import DataSet
 from pellucid.evidence.core.schema_training import Scan
 
@@ -151,7 +151,7 @@ def _questions(case: Case) -> Iterator[tuple[tuple[str, str], str]]:
         last = None
         try:
             with case.archive.open(path) as file:
-                for _, sample in samples_of(file, case.archive.sizes[path]):
+                for _, sample in lean_samples(file, case.archive.sizes[path]):
                     if sample["item"] != last and sample["question"] is not None:
                         last = sample["item"]
                         yield (root["suite"], last), sample["question"]

@@ -13,7 +13,7 @@ from pellucid.evidence.core.canonical import item_sha256, leaf_hash
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.grade import Regraded, Regrader
 from pellucid.evidence.core.merkle import MerkleTree
-from pellucid.evidence.core.samples import Sample, SampleError, samples_of
+from pellucid.evidence.core.samples import Sample, SampleError, lean_samples
 from pellucid.evidence.core.schema import Root
 from pellucid.evidence.core.tally import Evaluation
 
@@ -79,7 +79,9 @@ class _Reading:
         self._regrader, self._chosen = regrader, chosen
         self._where = f"{folder}/samples.jsonl.gz"
         self._using = case.using(folder)
-        self._tree, self._original = MerkleTree(), MerkleTree()
+        self._tree = MerkleTree()
+        self._original: MerkleTree | None = None
+        """Of the samples before texts were withheld; None: none were."""
         self._wanted = _facts_of(root)
         self._plans = [plan["suites"][root["suite"]] for _, plan in case.planned(folder)]
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
@@ -90,6 +92,9 @@ class _Reading:
         self._problems: Counter[str] = Counter()
         self._withheld = self._ungraded = self._sampler_changes = 0
         self._evaluation = Evaluation(root["suite"], root["arm"], merkle_root=root["merkle_root"])
+        self._evaluation.keeps_answers = any(
+            claim["metric"].get("fn") == "cons_at_k" for claim in case.claim_list()
+        )
 
     def read(self) -> None:
         """Every line, to the end or to the first one that is no sample."""
@@ -100,7 +105,7 @@ class _Reading:
             return
         try:
             with case.archive.open(self._where) as file:
-                for line, sample in samples_of(file, size):
+                for line, sample in lean_samples(file, size):
                     self._take(line, sample)
         except SampleError as error:
             case.find("sample-malformed", self._where, str(error), self._using)
@@ -110,10 +115,14 @@ class _Reading:
     def _take(self, line: bytes, sample: Sample) -> None:
         leaf = leaf_hash(line)
         number = self._tree.count + 1
-        self._tree.add(leaf)
         redacted = sample["redacted"]
-        self._original.add(leaf if redacted is None else bytes.fromhex(redacted["leaf"]))
-        self._withheld += redacted is not None
+        if redacted is not None:
+            self._withheld += 1
+            if self._original is None:  # up to here the two trees are one
+                self._original = self._tree.copy()
+        if self._original is not None:
+            self._original.add(leaf if redacted is None else bytes.fromhex(redacted["leaf"]))
+        self._tree.add(leaf)
         if _facts_of(sample) != self._wanted:
             self._check_facts(sample, number)
         self._check_place(sample, number)
@@ -122,8 +131,8 @@ class _Reading:
             self._found(
                 "error-scored", number, f"no answer was made, but it is {sample['verdict']}"
             )
-        if any(sample["sampler"] != plan["sampler"] for plan in self._plans):
-            self._sampler_changes += 1
+        for plan in self._plans:
+            self._sampler_changes += sample["sampler"] != plan["sampler"]
         self._grade(sample, number)
         self._evaluation.add(sample)
         self._choose(leaf, sample, number)
@@ -195,7 +204,7 @@ class _Reading:
             case.find(
                 "sample-edited", where, "the Merkle root is not that of root.json", self._using
             )
-        if self._original.root() != root["recorded_root"]:
+        if (self._original or self._tree).root() != root["recorded_root"]:
             code = "redaction-broken" if self._withheld else "sample-edited"
             case.find(code, where, "the samples do not give the recorded root", self._using)
         if self._withheld != root["redacted"]:

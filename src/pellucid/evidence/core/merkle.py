@@ -36,6 +36,12 @@ class MerkleTree:
         peaks.append(leaf)
         self._count += 1
 
+    def copy(self) -> MerkleTree:
+        """A tree that grows on its own from here."""
+        other = MerkleTree()
+        other._peaks, other._count = list(self._peaks), self._count
+        return other
+
     @property
     def count(self) -> int:
         return self._count

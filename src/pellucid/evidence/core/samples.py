@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from operator import itemgetter
@@ -45,6 +46,10 @@ MAX_RATIO = 250
 FREE_BYTES = 64 << 20
 _CHUNK = 1 << 18
 _INT = {int}
+_TOKEN_IDS = re.compile(
+    rb'"token_ids":\[((?:0|[1-9][0-9]{0,8}+)(?:,(?:0|[1-9][0-9]{0,8}+))*+)\]', re.ASCII
+)
+"""A list of whole numbers below 10^9 in canonical form."""
 MAX_KINDS = 64
 """Combinations of types that are remembered."""
 _head_of = itemgetter(*HEAD)
@@ -212,6 +217,25 @@ def samples_of(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sam
         yield line, sample
 
 
+def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sample]]:
+    """`samples_of` for who reads no token ids: they are checked as text and left out (`[]`), which
+    saves a third of the time.
+    """
+    check = SampleChecker()
+    for number, line in enumerate(read_lines(packed, packed_bytes), 1):
+        # Inside a JSON string the quotes of this pattern would be escaped.
+        found = _TOKEN_IDS.search(line)
+        short = line if found is None else line[: found.start(1)] + line[found.end(1) :]
+        try:
+            sample = parse_line(short)
+        except JsonError as error:
+            raise SampleError(f"line {number}: {error}") from None
+        left_out = None if found is None else found[1].count(b",") + 1
+        if problem := check(sample, left_out):
+            raise SampleError(f"line {number}: {problem}")
+        yield line, sample
+
+
 def sample_problem(sample: Any) -> str | None:
     """What is wrong with a record, or None."""
     return SampleChecker()(sample)
@@ -224,8 +248,8 @@ class SampleChecker:
         self._head: tuple[Any, ...] = ()
         self._types: set[tuple[type, ...]] = set()
 
-    def __call__(self, sample: Any) -> str | None:
-        """What is wrong with a record, or None."""
+    def __call__(self, sample: Any, left_out: int | None = None) -> str | None:
+        """What is wrong with a record, or None. `left_out`: token ids checked before."""
         if type(sample) is not dict:
             return "not an object"
         if sample.keys() != CHECKS.keys():
@@ -242,7 +266,7 @@ class SampleChecker:
                 return problem
             if len(self._types) < MAX_KINDS:
                 self._types.add(types)
-        return _values_problem(sample) or _consistency_problem(sample)
+        return _values_problem(sample) or _consistency_problem(sample, left_out)
 
 
 def _keys_problem(sample: dict[str, Any]) -> str:
@@ -276,7 +300,7 @@ def _values_problem(sample: Any) -> str | None:
     return None
 
 
-def _consistency_problem(sample: Any) -> str | None:
+def _consistency_problem(sample: Any, left_out: int | None) -> str | None:
     redacted, ids = sample["redacted"], sample["token_ids"]
     if redacted is None:
         empty = [
@@ -287,8 +311,9 @@ def _consistency_problem(sample: Any) -> str | None:
     elif problem := _redaction_problem(sample, redacted):
         return problem
     if ids is not None:
-        if len(ids) != sample["n_out"]:
-            return f"n_out is {sample['n_out']} but there are {len(ids)} token ids"
+        num_ids = len(ids) if left_out is None else left_out
+        if num_ids != sample["n_out"] or (ids and left_out is not None):
+            return f"n_out is {sample['n_out']} but there are {num_ids} token ids"
         if ids and not (set(map(type, ids)) == _INT and min(ids) >= 0 and max(ids) < 1 << 31):
             return "token_ids holds something that is no token id"
     if (sample["finish"] == "error") != (sample["error"] is not None):

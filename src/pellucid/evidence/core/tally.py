@@ -37,7 +37,6 @@ class ItemTally:
             self.graded += 1
             self.correct += verdict == "correct"
             self.parsable += verdict != "unparsable"
-            self.answers.append((_vote(sample), verdict == "correct"))
 
 
 def _vote(sample: Sample) -> str | None:
@@ -55,6 +54,8 @@ class Evaluation:
 
     def __init__(self, suite: str, arm: str, *, merkle_root: str) -> None:
         self.suite, self.arm, self.merkle_root = suite, arm, merkle_root
+        self.keeps_answers = True
+        """Votes take most of the memory; only cons@k needs them."""
         self.items: dict[str, ItemTally] = {}
 
     def add(self, sample: Sample) -> None:
@@ -63,6 +64,8 @@ class Evaluation:
         if tally is None:
             tally = self.items[sample["item"]] = ItemTally(sample["cluster"])
         tally.add(sample)
+        if self.keeps_answers and sample["verdict"] not in NOT_GRADED:
+            tally.answers.append((_vote(sample), sample["verdict"] == "correct"))
 
 
 def tally_samples(
