@@ -37,7 +37,7 @@ LAYERS = (
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 
 TORCH_LAYERS = {"kernels", "model", "algo", "rollout", "train"}
-LATE_TORCH_LAYERS = {"pipeline", "doctor", "cli"}
+LATE_TORCH_LAYERS = {"evidence", "pipeline", "doctor", "cli"}
 """These may import torch, and what imports torch, inside functions; pipeline is itself late."""
 
 

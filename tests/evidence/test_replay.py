@@ -182,7 +182,7 @@ def test_nothing_is_drawn_after_an_end_token(world, honest, tolerance):
     ids[2] = tokenizer.eos_ids[0]
     sample = replace(honest[0], token_ids=tuple(ids), text=tokenizer.decode(ids))
     report = _report(world, [sample, *honest[1:]], tolerance)
-    assert "it does not end as recorded (stop_string)" in report.failed[0].findings
+    assert "it does not end as recorded (eos)" in report.failed[0].findings
 
 
 def test_another_seed_is_named_and_found_where_it_is_a_usual_one(world, tolerance):
