@@ -41,7 +41,7 @@ def check_names(recipe: PipelineConfig) -> None:
     for stage in recipe.stages:
         get_template(recipe.template_of(stage.name))
         if isinstance(stage, RlStageConfig):
-            check_terms(stage.reward.terms, _scored_terms(stage))
+            check_terms(stage.reward.terms, _scored_terms(recipe, stage))
             resolve_objective(stage.algo)
 
 
@@ -95,7 +95,9 @@ def _check_templates(recipe: PipelineConfig) -> None:
             )
 
 
-def _scored_terms(stage: AnyStage) -> tuple[str, ...]:
-    """Terms for which the stage will have a reward model."""
-    has_models = isinstance(stage, GeneralRlConfig) and stage.rewards_from is not None
-    return MODEL_TERMS if has_models else ()
+def _scored_terms(recipe: PipelineConfig, stage: AnyStage) -> tuple[str, ...]:
+    """Terms for which the stage will have a reward model: those that an earlier stage trains."""
+    if not isinstance(stage, GeneralRlConfig) or stage.rewards_from is None:
+        return ()
+    source = recipe.stage(stage.rewards_from)
+    return tuple(term for term in MODEL_TERMS if getattr(source, term, None) is not None)

@@ -105,17 +105,20 @@ class ProbeSet:
         )
 
     def _choose(self) -> tuple[list[Problem], list[Problem]]:
-        """Those of `watch.tasks`; else the first suite's, and general ones of the training."""
+        """With a gold: of `watch.tasks`, else of the first suite, never those trained on. General
+        ones: of the same, and where it has none of a kind, of the training.
+        """
         recipe, options = self.context.recipe, self.config.watch
+        found: Sequence[Problem]
         if options.tasks:
             mixture = load_mixture(options.tasks, seed=self.context.seed, data_dir=recipe.data_dir)
             found = mixture.problems
         else:
-            suite = as_asked(pipeline_suites(recipe), recipe, self.config.name)[0]
-            found = [*suite.problems, *self.training.mixture.problems]
+            found = as_asked(pipeline_suites(recipe), recipe, self.config.name)[0].problems
         graded = [p for p in found if p.grader != OPEN]
         # Kinds in turn: a limit must not leave one of the reward models unwatched.
-        by_kind = ([p for p in found if p.kind == kind] for kind in self.scorers)
+        trained_on = self.training.mixture.problems
+        by_kind = (_of_kind(kind, found) or _of_kind(kind, trained_on) for kind in self.scorers)
         scored = [p for turn in zip_longest(*by_kind) for p in turn if p is not None]
         return graded[: options.limit], scored[: options.limit]
 
@@ -154,6 +157,13 @@ class ProbeSet:
         return [template.response(group[0].text) for group in groups]
 
     def _warn(self, parting: Parting) -> None:
-        """Into the ledger and to the console; the metrics have it too."""
-        self.context.note(EventKind.WARNED, warning=parting.line(), step=parting.step)
+        """Into the ledger, once even where a kill takes the probe back, and to the console."""
+        facts = {"address": self.context.address, "step": parting.step}
+        warned = (e.payload for e in self.context.ledger.events if e.kind is EventKind.WARNED)
+        if not any(facts.items() <= payload.items() for payload in warned):
+            self.context.note(EventKind.WARNED, warning=parting.line(), **facts)
         self.context.progress.say(parting.line())
+
+
+def _of_kind(kind: str, problems: Sequence[Problem]) -> list[Problem]:
+    return [p for p in problems if p.kind == kind]
