@@ -58,7 +58,7 @@ def full(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(full):
-    return write_dossier_page(full)
+    return write_dossier_page(full, with_verdict=True)
 
 
 def test_the_page_is_one_small_file_that_loads_nothing(page):
@@ -91,7 +91,8 @@ def test_a_claim_that_turns_is_red_and_said_in_words(page):
     text = page.read_text()
     assert "A claim changes its sign." in text
     assert text.count("sign changes") == 1
-    cell = re.search(r'<td class="turned">.*?</td>', text, flags=re.S)[0]
+    views = text[text.index('id="views"') :]
+    cell = re.search(r'<td class="turned">.*?</td>', views, flags=re.S)[0]
     assert "−12.50 points" in cell
     assert "−30.00 to +5.00" in cell
     assert 'circle class="turned"' in text
