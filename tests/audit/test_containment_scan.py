@@ -168,6 +168,8 @@ def test_a_short_item_of_repeated_words_must_stand_there_whole():
 
 
 def test_grams_do_not_reach_over_the_end_of_a_document():
+    assert scan(["filler a b c", "d e filler"], ["a b c d e"]).pairs == ()
+    assert mask_numbers(WordHasher().hash(["x 7", "8 y", "9 9"])).first.tolist() == [0, 2, 4, 5]
     middle = len(DUCKS) // 2
     assert scan([DUCKS[:20], "x"], [DUCKS]).pairs == ()
     halves = scan([DUCKS[:middle] + " q", DUCKS[middle:]], [DUCKS])

@@ -1,5 +1,6 @@
 """Hashed prompts give the verdicts that the text would give, and hold no text."""
 
+import base64
 import gzip
 import json
 import random
@@ -53,6 +54,9 @@ def test_no_word_and_no_name_is_in_the_file(world, tmp_path):
     assert not any(word in written for text in corpus for word in text.split()[:3])
     lines = written.splitlines()
     assert json.loads(lines[1]).keys() == {"source", "row", "grams"}
+    grams = base64.b64decode(json.loads(lines[1])["grams"])
+    split = [grams[i : i + 8] for i in range(0, len(grams), 8)]
+    assert split == sorted(split), "the order of the text must not show"
     assert [len(g) for _, _, g in read_hashed(path)[1]][:2] == [46, 46]
 
 
