@@ -224,3 +224,23 @@ def test_a_plan_is_sealed_before_the_run_and_holds_it_to_its_recipe(tmp_path, ca
     assert "other suites than this recipe" in capsys.readouterr().err
     kinds = {e["kind"] for e in read_jsonl(RunFolder(out).ledger)}
     assert "evaluation_started" not in kinds
+
+
+def test_a_referee_with_the_weights_replays_and_asks_fresh_items(finished, capsys):
+    dossier = str(finished / "dossier")
+    asked = ["--seed", "7", "--replay", "4", "--fresh", "4", "--base", "tiny-base", "--json"]
+    assert run_command(["verify", dossier, *asked]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["id"]: row for row in found["claims"]}
+    assert [r["verdict"] for r in found["replayed"]] == ["holds", "holds"]
+    assert (rows["C1"]["replayed"], rows["C1"]["fresh"]) == ("ok", "ok")
+    control = next(i for i, row in rows.items() if "of random-reward" in row["text"])
+    assert rows[control]["replayed"] == "not done"
+    assert run_command(["verify", dossier, "--fresh", "4"]) == 2
+    assert "give --seed" in capsys.readouterr().err
+
+
+def test_weights_that_are_not_at_hand_are_asked_for(own, capsys):
+    lone = shutil.copytree(own / "dossier", own.parent / "lone")
+    assert run_command(["verify", str(lone), "--seed", "7", "--replay", "2"]) == 2
+    assert "name them with --model" in capsys.readouterr().err

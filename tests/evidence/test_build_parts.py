@@ -33,8 +33,8 @@ def problem(number, question="How many?", suite="toy"):
 
 def suite(key="toy", variant="", baseline_only=False, problems=None):
     return Suite(
-        key=key, label=key, problems=tuple(problems or [problem(0)]), template="plain", params=SamplingParams(),
-        k=2, pass_at=(2,), baseline_only=baseline_only, variant=variant,
+        key=key, label=key, problems=tuple(problems or [problem(0)]), template="plain",
+        params=SamplingParams(), k=2, pass_at=(2,), baseline_only=baseline_only, variant=variant,
     )  # fmt: skip
 
 

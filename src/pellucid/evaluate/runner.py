@@ -133,6 +133,7 @@ def evaluate(
             if sink is not None:
                 for record in _records(row, of_records):
                     sink(record)
+        del answered, row  # or two waves are held while the next is drawn
     return _reduce(
         tuple(results),
         pass_at=pass_at,
@@ -146,7 +147,7 @@ def evaluate(
     )
 
 
-WAVE_TOKENS = 1 << 22
+WAVE_TOKENS = 1 << 21
 """Completion tokens held at once, at most: about 64 bytes each with their log-probabilities. Most
 evaluations are a single wave."""
 WAVE_SAMPLES = 4096

@@ -113,7 +113,7 @@ def measure_into(
     samples = folder / f"{arm}-{suite.key}.samples.jsonl.zst"
     with writing(samples):
         samples.unlink(missing_ok=True)  # of an evaluation that was killed
-    with ZstdJsonlWriter(samples) as writer, _Frames(writer) as frames:
+    with ZstdJsonlWriter(samples) as writer, FrameWriter(writer) as frames:
         result = measure(
             bench,
             suite,
@@ -129,7 +129,7 @@ def measure_into(
     return result
 
 
-class _Frames:
+class FrameWriter:
     """Records gathered to frames of a thousand: large enough to compress well."""
 
     def __init__(self, writer: ZstdJsonlWriter) -> None:
@@ -147,7 +147,7 @@ class _Frames:
         self._writer.append_all(record.to_dict() for record in self._waiting)
         self._waiting.clear()
 
-    def __enter__(self) -> _Frames:
+    def __enter__(self) -> FrameWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
