@@ -1,11 +1,11 @@
 """General RL end to end: reward models that count late, a watch over them, stops and mistakes."""
 
-import importlib
 import io
 import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +13,7 @@ from pellucid.artifacts import RunFolder
 from pellucid.cli import run_command
 from pellucid.config_io import load_recipe
 from pellucid.config_stages import PipelineConfig
+from pellucid.data.mixture import load_mixture
 from pellucid.errors import ConfigError
 from pellucid.jsonl import read_jsonl, read_zstd_jsonl
 from pellucid.ledger import EventKind, Ledger, verify_ledger
@@ -179,9 +180,8 @@ def _probe_set(job, root, watch):
     """What the watch would ask with these values."""
     recipe = _recipe(job, lambda tree: tree["stages"][1]["watch"].update(watch))
     context = _context(job, root, recipe)
-    module = importlib.import_module("pellucid.pipeline.stages.general_rl")
-    mixture = module.load_mixture(recipe.stage("general-rl").tasks, seed=context.seed)
-    training = type("Training", (), {"mixture": mixture})()
+    mixture = load_mixture(context.config.tasks, seed=context.seed)
+    training = SimpleNamespace(mixture=mixture)
     scorers = dict.fromkeys(("helpful", "safety"))
     return ProbeSet(context, context.config, training, scorers, (None, None))
 
