@@ -106,7 +106,10 @@ def _check_self_test(case: Case, scan: Scan) -> None:
 
 
 def _scan_again(case: Case, scan: Scan) -> None:
-    """The largest coverage of each item by one training text is what was recorded, or less."""
+    """No item that stands whole in one training text was recorded as clean.
+
+    What covers an item in part is weighed by the scanner's own rule, which may leave it out.
+    """
     items = {key: text for key, text in _questions(case) if key[0] in scan["suites"]}
     index: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
     normal = {key: words(text)[:MAX_ITEM_WORDS] for key, text in items.items()}
@@ -125,8 +128,9 @@ def _scan_again(case: Case, scan: Scan) -> None:
             found[key] = max(found[key], share)
     for (suite, item), share in found.items():
         about = scan["suites"][suite]["items"].get(item)
-        if about is not None and about["containment"] < share - TOLERANCE:
-            text = f"{item[:60]} is covered to {share:.2f}, recorded is {about['containment']:.2f}"
+        is_whole = share >= 1.0 - TOLERANCE
+        if about is not None and is_whole and about["containment"] < scan["threshold"]:
+            text = f"{item[:60]} is wholly covered, recorded is {about['containment']:.2f}"
             case.find("scan-mismatch", SCAN, text)
 
 
