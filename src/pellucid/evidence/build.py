@@ -17,7 +17,7 @@ from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, atomic
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
 from pellucid.evidence.core.grade import grader_sha256
-from pellucid.evidence.core.schema import DataSet, PlannedClaim, Preregistration, SEAL_NAME
+from pellucid.evidence.core.schema import SEAL_NAME, DataSet, PlannedClaim, Preregistration
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.evaluations import KeptEvaluation, kept_evaluations, ship
