@@ -46,10 +46,8 @@ MAX_RATIO = 250
 FREE_BYTES = 64 << 20
 _CHUNK = 1 << 18
 _INT = {int}
-_TOKEN_IDS = re.compile(
-    rb'"token_ids":\[((?:0|[1-9][0-9]{0,8}+)(?:,(?:0|[1-9][0-9]{0,8}+))*+)\]', re.ASCII
-)
-"""A list of whole numbers below 10^9 in canonical form."""
+_TOKEN_IDS = re.compile(rb'"token_ids":\[([0-9][0-9,]*)\]')
+_LEADING_ZERO = re.compile(rb"(?:^|,)0[0-9]")
 MAX_KINDS = 64
 """Combinations of types that are remembered."""
 _head_of = itemgetter(*HEAD)
@@ -218,13 +216,15 @@ def samples_of(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sam
 
 
 def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sample]]:
-    """`samples_of` for who reads no token ids: they are checked as text and left out (`[]`), which
-    saves a third of the time.
+    """`samples_of` for who reads no token ids: they are checked as text, but for their size, and left
+    out (`[]`), which saves a third of the time.
     """
     check = SampleChecker()
     for number, line in enumerate(read_lines(packed, packed_bytes), 1):
         # Inside a JSON string the quotes of this pattern would be escaped.
         found = _TOKEN_IDS.search(line)
+        if found is not None and not _are_whole_numbers(found[1]):
+            raise SampleError(f"line {number}: token_ids holds something that is no token id")
         short = line if found is None else line[: found.start(1)] + line[found.end(1) :]
         try:
             sample = parse_line(short)
@@ -234,6 +234,14 @@ def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, S
         if problem := check(sample, left_out):
             raise SampleError(f"line {number}: {problem}")
         yield line, sample
+
+
+def _are_whole_numbers(text: bytes) -> bool:
+    """Whether digits and commas are JSON numbers (of any size); a regular expression takes longer
+    than to parse them."""
+    if b",," in text or text.endswith(b","):
+        return False
+    return not (text.startswith(b"0") or b",0" in text) or _LEADING_ZERO.search(text) is None
 
 
 def sample_problem(sample: Any) -> str | None:
