@@ -216,8 +216,8 @@ def samples_of(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sam
 
 
 def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sample]]:
-    """`samples_of` for who reads no token ids: they are checked as text, but for their size, and left
-    out (`[]`), which saves a third of the time.
+    """`samples_of` for who reads no token ids: they are checked as text, but for their size, and
+    left out (`[]`), which saves a third of the time.
     """
     check = SampleChecker()
     for number, line in enumerate(read_lines(packed, packed_bytes), 1):
