@@ -1,4 +1,4 @@
-"""The embedded base model: small enough to ship, whole, and a stranger to what the demo tests."""
+"""The embedded models: small enough to ship, whole, and strangers to what the demos test."""
 
 import importlib.util
 import itertools
@@ -11,11 +11,10 @@ import torch
 
 from pellucid.config import ModelConfig
 from pellucid.model.attention import PackedCausal
-from pellucid.model.load import ASSETS, load_model
+from pellucid.model.load import ASSETS, EMBEDDED, load_model
 from pellucid.tasks import chain
 from pellucid.tasks.templates import get_template
 
-FOLDER = ASSETS / "tiny-base"
 RECIPE = Path(__file__).parents[1] / "recipes" / "tiny-base"
 
 
@@ -30,15 +29,19 @@ def corpus() -> ModuleType:
     return module
 
 
-def test_the_folder_takes_at_most_4_megabytes_and_the_model_at_most_2_million_parameters() -> None:
-    assert sum(f.stat().st_size for f in FOLDER.iterdir()) <= 4_000_000
-    loaded = load_model(ModelConfig(), dtype=torch.float32, device="cpu")
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_folder_takes_at_most_4_megabytes_and_the_model_at_most_2_million_parameters(
+    name: str,
+) -> None:
+    assert sum(f.stat().st_size for f in (ASSETS / name).iterdir()) <= 4_000_000
+    loaded = load_model(ModelConfig(id=name), dtype=torch.float32, device="cpu")
     assert sum(p.numel() for p in loaded.model.parameters()) <= 2_000_000
 
 
-def test_the_tokenizer_gives_any_text_back() -> None:
-    tokenizer = load_model(ModelConfig(), dtype=torch.float32, device="cpu").tokenizer
-    text = "".join(map(chr, range(32, 127))) + " \n\té 数 <think> 42</answer>"
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_the_tokenizer_gives_any_text_back(name: str) -> None:
+    tokenizer = load_model(ModelConfig(id=name), dtype=torch.float32, device="cpu").tokenizer
+    text = "".join(map(chr, range(32, 127))) + " \n\té 数 щ <think> 42</answer>"
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
