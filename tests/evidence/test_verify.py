@@ -1,5 +1,6 @@
 """An honest dossier passes; every change to it is called by its name."""
 
+import base64
 import copy
 import gzip
 import json
@@ -566,6 +567,25 @@ def test_a_damaged_file_is_a_finding_in_every_place(data, honest, tmp_path):
         named = {f.code for f in verdict.findings if f.where.split()[0] == path}
         assert named & {"file-malformed", "ledger-broken"}, path
         assert "verifier-stopped" not in codes(verdict), (path, verdict.findings)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1 << 17, 10**30])
+def test_an_evaluation_of_absurd_size_is_refused(k, honest, tmp_path):
+    path = f"{AFTER}/root.json"
+    root = {**json.loads(honest[path]), "k": k}
+    verdict = verify(write(seal({**honest, path: canonical_json(root)}), tmp_path))
+    assert ("file-malformed", path) in {(f.code, f.where) for f in verdict.findings}
+    assert "verifier-stopped" not in codes(verdict)
+
+
+@pytest.mark.parametrize("gone", ["_type", "predicateType", "subject", "predicate"])
+def test_a_statement_without_its_parts_is_refused(gone, honest, tmp_path):
+    sealed = json.loads(honest["SEAL.dsse.json"])
+    statement = json.loads(base64.b64decode(sealed["payload"]))
+    del statement[gone]
+    sealed["payload"] = base64.b64encode(canonical_json(statement)).decode()
+    files = {**honest, "SEAL.dsse.json": canonical_json(sealed) + b"\n"}
+    assert found(files, tmp_path) == {"file-malformed"}
 
 
 def test_a_terminal_is_not_commanded(honest, tmp_path):

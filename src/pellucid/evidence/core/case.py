@@ -39,6 +39,8 @@ class Case:
     counts: Counter[str] = field(default_factory=Counter)
     """Findings by code, those included that were not kept."""
     manifest: dict[str, ManifestLine] = field(default_factory=dict)
+    is_sealed: bool = False
+    """Whether there is a seal that could be read."""
     keyid: str | None = None
     """Key that signed the seal."""
     events: list[dict[str, Any]] = field(default_factory=list)

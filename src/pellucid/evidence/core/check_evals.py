@@ -49,6 +49,8 @@ def read_roots(case: Case) -> None:
             root = case.load(path, Root)
             if root is not None and (root["suite"], root["arm"]) != (parts[1], parts[2]):
                 case.find("file-malformed", path, "of another suite or arm than its folder")
+            elif root is not None and not 1 <= root["k"] <= MAX_K:
+                case.find("file-malformed", path, "its k is out of range")
             elif root is not None:
                 case.roots["/".join(parts[:3])] = root
         elif path.removesuffix("samples.jsonl.gz") + "root.json" not in case.archive.sizes:
@@ -144,7 +146,7 @@ class _Reading:
 
     def _check_place(self, sample: Sample, number: int) -> None:
         item, k = sample["item"], sample["k"]
-        if k >= min(self._root["k"], MAX_K):
+        if k >= self._root["k"]:
             self._found("sample-surplus", number, f"k is {k} of {self._root['k']}")
             return
         seen = self._seen.get(item, 0)

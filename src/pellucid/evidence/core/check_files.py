@@ -103,7 +103,7 @@ def check_seal(case: Case) -> None:
     seal = _read_seal(case, SEAL_NAME)
     if seal is None:
         return
-    case.keyid = seal.keyid
+    case.is_sealed, case.keyid = True, seal.keyid
     subject = seal.statement["subject"][0]
     manifest = sha256_bytes(_bytes_of(case, MANIFEST_NAME))
     if subject["name"] != MANIFEST_NAME or subject["digest"]["sha256"] != manifest:

@@ -94,20 +94,24 @@ def read_envelope(data: bytes, predicate_type: str, predicate_shape: Any) -> Sig
         statement = parse_canonical(payload)
     except JsonError as error:
         raise EnvelopeError(str(error)) from None
-    problem = shape_problem(statement, Statement) or shape_problem(
-        statement["predicate"], predicate_shape, "predicate"
+    problem = shape_problem(statement, Statement) or _statement_problem(
+        statement, envelope["payloadType"], predicate_type, predicate_shape
     )
-    if problem is None and len(statement["subject"]) != 1:
-        problem = "has not exactly one subject"
-    if problem is None and statement["subject"][0]["digest"].keys() != {"sha256"}:
-        problem = "its subject has no SHA-256"
-    wanted = (PAYLOAD_TYPE, STATEMENT_TYPE, predicate_type)
-    given = (envelope["payloadType"], statement["_type"], statement["predicateType"])
-    if problem is None and given != wanted:
-        problem = "is of another type"
     if problem is not None:
         raise EnvelopeError(problem)
     return _signed(statement, envelope, payload)
+
+
+def _statement_problem(
+    statement: Statement, payload_type: str, predicate_type: str, predicate_shape: Any
+) -> str | None:
+    subject = statement["subject"]
+    if len(subject) != 1 or subject[0]["digest"].keys() != {"sha256"}:
+        return "has not exactly one subject with a SHA-256"
+    given = (payload_type, statement["_type"], statement["predicateType"])
+    if given != (PAYLOAD_TYPE, STATEMENT_TYPE, predicate_type):
+        return "is of another type"
+    return shape_problem(statement["predicate"], predicate_shape, "predicate")
 
 
 def _signed(statement: Statement, envelope: Envelope, payload: bytes) -> Signed:
