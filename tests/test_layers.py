@@ -20,6 +20,7 @@ LAYERS = (
     ("config_curate",),
     ("config_distill", "config_rewards"),
     ("config_stages", "endpoint"),
+    ("config_off",),
     ("config_io", "kernels"),
     ("tasks", "sandbox", "model", "algo"),
     ("rewards", "rollout"),

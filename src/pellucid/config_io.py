@@ -1,6 +1,7 @@
 """Recipes: TOML and `--set` in, a checked configuration out, and back to resolved TOML.
 
-A recipe with `stages` is a pipeline's. Every mistake becomes one line (see `config_errors`).
+A recipe with `stages` is a pipeline's. `false` switches off what may be absent (see `config_off`).
+Every mistake becomes one line (see `config_errors`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pellucid
 from pellucid.artifacts import sha256_json
 from pellucid.config import RewardConfig, RunConfig
 from pellucid.config_errors import entry_name, find_entry, item_section, one_line, section_of
+from pellucid.config_off import read_off, write_off
 from pellucid.config_stages import PipelineConfig
 from pellucid.errors import ConfigError
 
@@ -108,7 +110,8 @@ def _check(tree: Mapping[str, Any], root: type[Recipe]) -> Recipe:
             raise ConfigError(f"{key} = {value}: must be a finite number")
     try:
         # Strict JSON: arrays become tuples, integers floats, and nothing else is converted.
-        return root.model_validate_json(json.dumps(tree, default=str), strict=True)
+        text = json.dumps(read_off(tree, root), default=str)
+        return root.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ConfigError(one_line(error, root, tree)) from None
 
@@ -204,7 +207,7 @@ def _index(place: _Place, name: str) -> int:
 def _plain(default: Any) -> Any:
     """A default as the TOML a user could have written."""
     if isinstance(default, BaseModel):
-        return default.model_dump(mode="json", exclude_none=True)
+        return write_off(default)
     if isinstance(default, tuple | list):
         return [_plain(item) for item in default]
     return dict(default) if isinstance(default, Mapping) else default
@@ -239,9 +242,10 @@ def _leaves(tree: Any, prefix: str = "") -> dict[str, Any]:
 def dump_recipe(config: Recipe, set_by_hand: Mapping[str, str]) -> str:
     """All values of a configuration as TOML; those set by hand say who set them.
 
-    What is None is left out. `load_recipe` of the text gives an equal configuration.
+    What is None stands as `config_off` says. `load_recipe` of the text gives an equal
+    configuration.
     """
-    values = config.model_dump(mode="json", exclude_none=True)
+    values = write_off(config)
     lines = ["# Resolved recipe: every value of the run. Lines without a mark are defaults."]
     lines += _table(values, "", set_by_hand)
     return "\n".join(lines) + "\n"

@@ -179,7 +179,7 @@ class GeneralRlConfig(RlStageConfig):
     kind: Literal["general-rl"]
     start: str = "reject"
     rewards_from: str | None = "reward-models"
-    """Stage whose reward models serve the terms `helpful` and `safety`."""
+    """Stage whose reward models serve the terms `helpful` and `safety`. false: none."""
     rollout: GeneralRolloutConfig = GeneralRolloutConfig()
     reward: GeneralRewardConfig = GeneralRewardConfig()
     watch: WatchConfig = WatchConfig()
@@ -236,6 +236,7 @@ class RejectConfig(CurateStageConfig):
     sampler: str = "reason-rl"
     filters: RejectFilterConfig = RejectFilterConfig()
     general: GeneralDataConfig | None = GeneralDataConfig()
+    """false: the samples alone."""
 
 
 # Reward models
@@ -247,7 +248,9 @@ class RewardModelsConfig(StageConfig):
     kind: Literal["reward-models"]
     start: str = "cold-start"
     helpful: HelpfulConfig | None = HelpfulConfig()
+    """false: no such model."""
     safety: SafetyConfig | None = SafetyConfig()
+    """false: no such model."""
     judge: JudgeConfig | None = None
     """Needed where `helpful` learns from samples."""
     train: RewardTrainConfig = RewardTrainConfig()
