@@ -57,17 +57,29 @@ class IterativeConfig(Section):
     filters: OwnSampleFilterConfig = OwnSampleFilterConfig()
 
 
+class WarmStartConfig(Section):
+    """A short fine-tuning that all arms start behind, and that each of them pays for: a student
+    that never answers in the form asked for has nothing right to learn, and no word worth judging.
+    """
+
+    examples: int = Field(default=0, ge=0)
+    """Curated examples, drawn at random. 0: every arm starts from the student as it is."""
+    epochs: PositiveInt = 2
+    """Over those examples; all else is as in `sft`."""
+
+
 class ArmsConfig(Section):
     """What the arms of a stage do, and what each may spend."""
 
     arms: tuple[ArmName, ...] = Field(default=("sft", "on-policy", "iterative-sft"), min_length=1)
     """The first is the stage's model."""
     budget_tokens: int | None = Field(default=None, ge=1)
-    """What each arm may spend: as many of the student's operations as training on so many tokens
-    takes. Default: what `sft.epochs` epochs over the examples take.
+    """What each arm may spend, its warm start in it: as many of the student's operations as
+    training on so many tokens takes. Default: what `sft.epochs` epochs over the examples take.
     """
     tasks: tuple[TaskEntry, ...] = ()
     """Problems of the arms that sample. Empty: those of the examples."""
+    warm_start: WarmStartConfig = WarmStartConfig()
     sft: DistillSftConfig = DistillSftConfig()
     rollout: DistillRolloutConfig = DistillRolloutConfig()
     """Of the arms that sample."""

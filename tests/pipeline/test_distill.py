@@ -1,33 +1,22 @@
 """Three ways to teach a student at equal compute: costs, resumption, refusals, their table."""
 
 import json
-import shutil
 
 import pytest
 import torch
 from curated_world import byte_tokenizer
+from distill_world import export_random, make_context, recipe_of, run, run_alone, weights
 
-from pellucid.artifacts import RunFolder, StageFolder
+from pellucid.artifacts import StageFolder
 from pellucid.cli import run_command
 from pellucid.config import ModelConfig
-from pellucid.config_stages import PipelineConfig
-from pellucid.curate.example import CuratedExample, write_examples
 from pellucid.errors import ConfigError, Interrupted
-from pellucid.ledger import Ledger
 from pellucid.model.export import export_model
 from pellucid.model.load import ASSETS, load_model
-from pellucid.model.spec import ModelSpec
-from pellucid.model.transformer import Decoder, init_weights
 from pellucid.pipeline.check import check_recipe
-from pellucid.pipeline.distill.setting import prepare, step_costs, steps_within
-from pellucid.pipeline.stage import StageContext
-from pellucid.pipeline.stages import find_stage
-from pellucid.runlog import Progress, read_metrics
-from pellucid.tasks import chain
-
-PROBLEMS = chain.problems("train", 24, 0)
-SFT = {"epochs": 2, "batch_sequences": 8, "learning_rate": 3e-3, "checkpoint_every": 1}
-ROLLOUT = {"prompts": 2, "group_size": 4, "max_new_tokens": 48, "temperature": 0.5}
+from pellucid.pipeline.distill.setting import prepare
+from pellucid.pipeline.distill.steps import step_costs, steps_within
+from pellucid.runlog import read_metrics
 
 PIPELINE = """
 seed = 1
@@ -68,22 +57,8 @@ def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     torch.set_num_threads(1)
     teacher = load_model(ModelConfig(), dtype=torch.float32, device="cpu")
-    for name, words in (("small", teacher.tokenizer), ("bytes", byte_tokenizer())):
-        size = teacher.model.spec.vocab_size if name == "small" else words.vocab_size
-        spec = ModelSpec(
-            family="llama",
-            vocab_size=size,
-            width=32,
-            num_layers=1,
-            num_heads=2,
-            num_kv_heads=1,
-            head_dim=16,
-            ffn_width=48,
-            max_context=256,
-        )
-        model = Decoder(spec)
-        init_weights(model, seed=0)
-        export_model(model, words, root / name)
+    export_random(root / "small", teacher.tokenizer, teacher.model.spec.vocab_size)
+    export_random(root / "bytes", byte_tokenizer(), byte_tokenizer().vocab_size)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for matrix in (p for p in teacher.model.parameters() if p.dim() > 1):
@@ -91,87 +66,6 @@ def models(tmp_path_factory):
             matrix.add_(noise * matrix.std() * 0.4)
     export_model(teacher.model, teacher.tokenizer, root / "noisy")
     return root
-
-
-def examples() -> list[CuratedExample]:
-    made = []
-    for problem in PROBLEMS:
-        response = f" <think> it is {problem.gold} </think> <answer> {problem.gold} </answer>"
-        made.append(
-            CuratedExample(
-                id=f"{problem.id}#0",
-                kind="reasoning",
-                prompt=problem.question,
-                thinking=f"it is {problem.gold}",
-                summary=problem.gold,
-                response=response,
-                template="tiny",
-                gold=problem.gold,
-                grader=problem.grader,
-                problem_id=problem.id,
-            )
-        )
-    return made
-
-
-def recipe_of(student, **values) -> PipelineConfig:
-    stage = {
-        "kind": "distill",
-        "student": {"id": "student", "path": str(student)},
-        "data_from": "curated",
-        "teacher": "taught",
-        "sft": SFT,
-        "rollout": ROLLOUT,
-        "iterative": {"rounds": 2},
-        "math_verify": False,
-    }
-    return PipelineConfig.model_validate(
-        {
-            "device": "cpu",
-            "threads": 1,
-            "template": "tiny",
-            "math_verify": False,
-            "eval": {"max_new_tokens": 16, "suites": [{"name": "chain", "limit": 4}]},
-            "stages": [
-                {"kind": "zero", "name": "taught"},
-                {"kind": "cold-start", "name": "curated", "sampler": "base", "template": "tiny"},
-                stage | values,
-            ],
-        }
-    )
-
-
-def make_context(root, student, *, should_stop=lambda: False, **values) -> StageContext:
-    """A stage whose teacher is the embedded model, continued where it is there."""
-    recipe, run = recipe_of(student, **values), RunFolder(root)
-    taught, curated = run.stage(1, "taught"), run.stage(2, "curated")
-    if not taught.model.exists():
-        shutil.copytree(ASSETS / "tiny-base", taught.model)
-        write_examples(curated.root / "examples.jsonl", examples())
-    return StageContext(
-        recipe=recipe,
-        config=recipe.stage("distill"),
-        stage=run.stage(3, "distill"),
-        inputs={"taught": taught, "curated": curated},
-        address="0" * 64,
-        ledger=Ledger(run.ledger),
-        progress=Progress(is_silent=True),
-        should_stop=should_stop,
-    )
-
-
-def run(context: StageContext) -> dict:
-    """The table of arms by name."""
-    try:
-        find_stage("distill")(context, context.config)
-    finally:
-        context.ledger.close()
-    table = json.loads((context.stage.root / "arms.json").read_text())
-    return {row["name"]: row for row in table["arms"]} | {"budget": table["budget"]}
-
-
-def weights(folder) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -320,13 +214,6 @@ def test_another_tokenizer_is_one_line_before_any_work(tmp_path, models) -> None
     with pytest.raises(ConfigError, match=r"another tokenizer .*257 tokens against 743"):
         check_recipe(recipe_of(models / "bytes"), None)
     assert run(make_context(tmp_path / "sft", models / "bytes", arms=["sft"]))["sft"]["steps"] == 6
-
-
-def run_alone(context) -> None:
-    try:
-        find_stage("distill")(context, context.config)
-    finally:
-        context.ledger.close()
 
 
 def test_problems_without_a_gold_are_refused_where_samples_are_kept_by_it(tmp_path, models) -> None:

@@ -84,13 +84,19 @@ class Screening:
 
 
 def screened_mixture(context: StageContext, tasks: Sequence[TaskEntry]) -> Mixture:
-    """The mixture of a stage, screened against the recipe's suites as `recipe.data` says.
+    """The mixture of a stage's tasks, screened. Raises as `screen_mixture`, or DataError where data
+    is missing.
+    """
+    data_dir = context.recipe.data_dir
+    return screen_mixture(context, load_mixture(tasks, seed=context.seed, data_dir=data_dir))
 
-    What was found lies in the stage's folder and in the ledger. Raises DataError as `screen` does,
-    or where data is missing.
+
+def screen_mixture(context: StageContext, mixture: Mixture) -> Mixture:
+    """A mixture held against the recipe's suites as `recipe.data` says.
+
+    What was found lies in the stage's folder and in the ledger. Raises DataError as `screen` does.
     """
     recipe = context.recipe
-    mixture = load_mixture(tasks, seed=context.seed, data_dir=recipe.data_dir)
     mode = recipe.data.contamination
     found = screen(mixture.problems, pipeline_suites(recipe), mode, seed=context.seed)
     if found is None:

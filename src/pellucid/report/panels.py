@@ -69,7 +69,7 @@ _SPECS = (
     _Spec(
         title="Loss",
         caption="Negative log-probability of the tokens that are learnt, nats per token.",
-        names=("sft/loss", "sft/sft/loss", "iterative-sft/sft/loss"),
+        names=("sft/loss", "warm-start/sft/loss", "sft/sft/loss", "iterative-sft/sft/loss"),
     ),
     _Spec(
         title="Reverse KL to the teacher",
@@ -105,6 +105,7 @@ _LABELS = {
     "rollout/length_mean": "mean length",
     "rollout/length_truncated_frac": "cut off",
     "rollout/verdict/unparsable": "without answer",
+    "warm-start/sft/loss": "warm start",
     "sft/sft/loss": "curated examples",
     "iterative-sft/sft/loss": "own right samples",
     "train/kl": "KL",

@@ -50,7 +50,7 @@ class StageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmRow:
-    """One way of teaching a student, or the student before any (`costs` is None)."""
+    """One way of teaching a student, or the student untaught (`costs` is None) or warmed."""
 
     name: str
     measured: tuple[EvalView | None, ...]

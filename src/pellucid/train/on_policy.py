@@ -95,7 +95,7 @@ class OnPolicyRun:
         groups = self._sample(step)
         sampled = time.perf_counter()
         self.before_update()
-        sequences = self._judged(groups)
+        sequences = judge(groups, self.updater, self.teacher, coefficient=self.coefficient)
         judged = time.perf_counter()
         rate = self._learning_rate()
         trained = self.updater.update(sequences, step=step, rate=rate)
@@ -135,34 +135,6 @@ class OnPolicyRun:
         except NumericsError as error:
             raise NumericsError(f"step {step}: {error}") from error
 
-    def _judged(self, groups: Sequence[Group]) -> list[TrainSequence]:
-        """The samples with the teacher's opinion of each token."""
-        plain = [
-            TrainSequence(
-                prompt_ids=group.prompt_ids,
-                completion_ids=completion.token_ids,
-                rollout_logprobs=completion.logprobs,
-                advantage=0.0,
-            )
-            for group in groups
-            for completion in group.completions
-            if completion.token_ids
-        ]
-        opinions = self.updater.logprobs(plain, self.teacher)
-        own = [
-            reverse_kl_advantages(
-                torch.tensor(s.rollout_logprobs), opinion.cpu(), coefficient=self.coefficient
-            ).tolist()
-            for s, opinion in zip(plain, opinions, strict=True)
-        ]
-        # A constant has no gradient in expectation; without it a student far from its teacher
-        # would mostly learn that whatever it said was bad.
-        baseline = fmean(chain.from_iterable(own)) if own else 0.0
-        return [
-            replace(s, advantage=-baseline, token_advantages=tuple(values))
-            for s, values in zip(plain, own, strict=True)
-        ]
-
     def _cost(self, groups: Sequence[Group], sequences: Sequence[TrainSequence]) -> Compute:
         capacity = self.config.train.tokens_per_pack
         return Compute(
@@ -197,6 +169,37 @@ class OnPolicyRun:
 
     def _write(self, step: int, name: str, values: dict[str, float]) -> None:
         self.metrics.write(MetricsRecord(step=step, name=name, values=values))
+
+
+def judge(
+    groups: Sequence[Group], updater: PolicyUpdater, teacher: Decoder, *, coefficient: float
+) -> list[TrainSequence]:
+    """The samples with the teacher's opinion of each token, less the mean opinion."""
+    plain = [
+        TrainSequence(
+            prompt_ids=group.prompt_ids,
+            completion_ids=completion.token_ids,
+            rollout_logprobs=completion.logprobs,
+            advantage=0.0,
+        )
+        for group in groups
+        for completion in group.completions
+        if completion.token_ids
+    ]
+    opinions = updater.logprobs(plain, teacher)
+    own = [
+        reverse_kl_advantages(
+            torch.tensor(s.rollout_logprobs), opinion.cpu(), coefficient=coefficient
+        ).tolist()
+        for s, opinion in zip(plain, opinions, strict=True)
+    ]
+    # A constant has no gradient in expectation; without it a student far from its teacher would
+    # mostly learn that whatever it said was bad.
+    baseline = fmean(chain.from_iterable(own)) if own else 0.0
+    return [
+        replace(s, advantage=-baseline, token_advantages=tuple(values))
+        for s, values in zip(plain, own, strict=True)
+    ]
 
 
 def _sample_metrics(groups: Sequence[Group]) -> dict[str, float]:

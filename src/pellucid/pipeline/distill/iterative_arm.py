@@ -24,13 +24,8 @@ from pellucid.errors import Interrupted
 from pellucid.jsonl import ZstdJsonlWriter, read_zstd_jsonl
 from pellucid.model.export import export_model
 from pellucid.pipeline.curated_sft import CANDIDATES_NAME, FILTERS_NAME
-from pellucid.pipeline.distill.setting import (
-    ArmResult,
-    Setting,
-    gradable,
-    recorded_seconds,
-    steps_within,
-)
+from pellucid.pipeline.distill.setting import ArmResult, Setting, gradable, recorded_seconds
+from pellucid.pipeline.distill.steps import steps_within
 from pellucid.pipeline.sft_stage import learn
 from pellucid.pipeline.workbench import Workbench, free_memory
 from pellucid.protocols import Grader
@@ -65,7 +60,7 @@ class IterativeArm:
 
     def run(self) -> ArmResult:
         """Leaves the last round's model in the arm's `model/`."""
-        model, compute, steps, seconds = self.config.student, Compute(), 0, 0.0
+        model, compute, steps, seconds = self.setting.start, Compute(), 0, 0.0
         for number in range(1, self.config.iterative.rounds + 1):
             place = self._place(number)
             done = ArmResult.read(place)
@@ -244,7 +239,7 @@ class IterativeArm:
         was. Once `model/` is there, it is that of the last round.
         """
         if not self.folder.model.is_dir():
-            if model is self.config.student:
+            if model == self.setting.start:
                 loaded = self.setting.open(model).loaded
                 export_model(loaded.model, loaded.tokenizer, self.folder.model)
             else:

@@ -39,7 +39,7 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
     set_threads(context.recipe.threads)
     teacher = load_teacher(setting)  # before memory is planned: it takes some of it
     wanted = setting.run_config(
-        config.student,
+        setting.start,
         seed=setting.seed("on-policy"),
         rollout=config.rollout,
         algo=ALGO,

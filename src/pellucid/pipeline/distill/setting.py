@@ -1,6 +1,7 @@
 """What all arms share: student, examples, problems, budget, and where each arm works.
 
-examples of `data_from` ── tokens of sft.epochs epochs ──► budget (unless the recipe sets one)
+problems, screened ── examples of them ── tokens of sft.epochs epochs ──► budget (unless the recipe
+                                       └─ some of them ──► warm start     sets one)
 
 stages/07-distill/arms/on-policy/   checkpoints/ · metrics.jsonl · model/ · arm.json, written last
 """
@@ -8,22 +9,24 @@ stages/07-distill/arms/on-policy/   checkpoints/ · metrics.jsonl · model/ · a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import count, islice
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pellucid.artifacts import StageFolder, atomic_write_json, writing
-from pellucid.config import ModelConfig, RunConfig, SftConfig
+from pellucid.config import ModelConfig, RunConfig
 from pellucid.config_stages import DistillConfig
 from pellucid.curate.example import CuratedExample, read_examples
-from pellucid.data.mixture import Mixture, Part, load_mixture
+from pellucid.data.mixture import Mixture, Part
 from pellucid.errors import ConfigError, RunError
 from pellucid.model.load import read_outline, resolve
 from pellucid.pipeline.curated_sft import EXAMPLES_NAME
+from pellucid.pipeline.distill.steps import FineTuning, steps_of_epochs
 from pellucid.pipeline.distill.student import check_student
+from pellucid.pipeline.distill.warm_start import WARM_START, plan_warm_start
 from pellucid.pipeline.plan import check_fit, longest_prompt
+from pellucid.pipeline.screening import screen_mixture, screened_mixture
 from pellucid.pipeline.sft_stage import tokenize
 from pellucid.pipeline.stage import StageContext, common_config, stage_seed
 from pellucid.pipeline.workbench import Workbench, open_run_workbench, trained_or_given
@@ -32,8 +35,7 @@ from pellucid.rewards.table import OPEN
 from pellucid.runlog import read_metrics
 from pellucid.tasks.templates import Template, get_template
 from pellucid.train.compute import Budget, Compute
-from pellucid.train.epochs import epoch_batches, keep_fitting
-from pellucid.train.packing import tokens_fed
+from pellucid.train.epochs import keep_fitting
 from pellucid.train.sft_data import SftExample
 
 ARMS_FOLDER = "arms"
@@ -54,6 +56,17 @@ class ArmResult:
     stopped: str
     """Why it ended: `budget`, or what it lacked."""
 
+    def behind(self, first: ArmResult | None) -> ArmResult:
+        """With what was done before it."""
+        if first is None:
+            return self
+        return replace(
+            self,
+            compute=first.compute + self.compute,
+            steps=first.steps + self.steps,
+            seconds=first.seconds + self.seconds,
+        )
+
     def write(self, folder: StageFolder) -> None:
         """Marks the arm as finished."""
         atomic_write_json(folder.root / RESULT_NAME, asdict(self))
@@ -73,14 +86,6 @@ class ArmResult:
             ) from None
 
 
-class Steps(NamedTuple):
-    """A part of a fine-tuning."""
-
-    number: int
-    tokens: int
-    """Fed by all of them."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """The common ground of the arms."""
@@ -94,7 +99,24 @@ class Setting:
     """Of an example, prompt and completion."""
     mixture: Mixture
     """Problems of the arms that sample."""
-    budget: Budget
+    warm_start: FineTuning | None
+    """What all arms start behind."""
+    whole: Budget
+    """Of each arm, the warm start in it."""
+
+    @property
+    def budget(self) -> Budget:
+        """What is left to each arm behind the warm start."""
+        if self.warm_start is None:
+            return self.whole
+        return replace(self.whole, tokens=self.whole.tokens - self.warm_start.steps.tokens)
+
+    @property
+    def start(self) -> ModelConfig:
+        """What every arm starts from: the student, warmed where the recipe asks for it."""
+        if self.warm_start is None:
+            return self.config.student
+        return ModelConfig(id="warmed student", path=str(self.folder(WARM_START).model))
 
     def folder(self, arm: str) -> StageFolder:
         """Where an arm works, made if need be."""
@@ -141,11 +163,13 @@ def prepare(context: StageContext, config: DistillConfig) -> Setting:
                 f"logits and its teacher only {_spec(model).vocab_size}: choose another student"
             )
     curated = read_examples(context.inputs[config.data_from].root / EXAMPLES_NAME)
+    mixture = _problems(context, config, curated)
+    if not config.tasks:  # before any example is counted or chosen
+        curated = _of_problems(curated, mixture)
     template = get_template(curated[0].template)
     tokenizer = read_outline(resolve(trained_or_given(config.student))).tokenizer()
     limit = min(config.sft.max_tokens or spec.max_context, spec.max_context)
     examples = keep_fitting(tokenize(curated, template, tokenizer).examples, limit).examples
-    mixture = _problems(context, config, curated)
     if set(SAMPLING) & set(config.arms):
         longest = longest_prompt(mixture.problems, template, tokenizer)
         contexts = [spec.max_context]
@@ -154,6 +178,10 @@ def prepare(context: StageContext, config: DistillConfig) -> Setting:
         check_fit(longest, config.rollout.max_new_tokens, min(contexts))
     if "iterative-sft" in config.arms:
         gradable(mixture, config.name)
+    tokens = config.budget_tokens
+    if tokens is None:
+        tokens = steps_of_epochs(examples, config.sft, seed=arm_seed(context, "sft")).tokens
+    seed = arm_seed(context, WARM_START)
     return Setting(
         context=context,
         config=config,
@@ -161,11 +189,8 @@ def prepare(context: StageContext, config: DistillConfig) -> Setting:
         examples=examples,
         max_tokens=limit,
         mixture=mixture,
-        budget=Budget(
-            tokens=config.budget_tokens or _default_tokens(context, examples, config.sft),
-            student=spec.num_parameters,
-            teacher=teacher,
-        ),
+        warm_start=plan_warm_start(config, examples, seed=seed, tokens=tokens),
+        whole=Budget(tokens=tokens, student=spec.num_parameters, teacher=teacher),
     )
 
 
@@ -184,27 +209,6 @@ def gradable(mixture: Mixture, stage: str) -> Mixture:
     return Mixture(parts, mixture.seed)
 
 
-def steps_within(
-    examples: Sequence[SftExample], config: SftConfig, *, seed: int, tokens: int
-) -> Steps:
-    """The steps of a fine-tuning until so many tokens are fed: the last one reaches or passes
-    them. None at all where `tokens` is not positive.
-    """
-    number, fed = 0, 0
-    costs = step_costs(examples, config, seed=seed)
-    while fed < tokens:
-        number, fed = number + 1, fed + next(costs)
-    return Steps(number, fed)
-
-
-def step_costs(examples: Sequence[SftExample], config: SftConfig, *, seed: int) -> Iterator[int]:
-    """Tokens that each optimiser step of `SftRun` feeds, epoch after epoch without end."""
-    for epoch in count():
-        size = config.batch_sequences
-        for batch in epoch_batches(len(examples), size, seed=seed, epoch=epoch):
-            yield tokens_fed([examples[i] for i in batch], config.tokens_per_pack)
-
-
 def recorded_seconds(metrics: Path) -> float:
     """Seconds of all steps in a metrics file."""
     records = read_metrics(metrics) if metrics.is_file() else iter(())
@@ -215,22 +219,22 @@ def _spec(model: ModelConfig) -> Any:
     return read_outline(resolve(trained_or_given(model))).spec
 
 
-def _default_tokens(
-    context: StageContext, examples: Sequence[SftExample], config: SftConfig
-) -> int:
-    """What the recipe's epochs over the examples take."""
-    steps = config.epochs * -(-len(examples) // config.batch_sequences)
-    return sum(islice(step_costs(examples, config, seed=arm_seed(context, "sft")), steps))
-
-
 def _problems(
     context: StageContext, config: DistillConfig, examples: Sequence[CuratedExample]
 ) -> Mixture:
-    """Those of the recipe, else the questions of the examples; conversations are left out."""
+    """Those of the recipe, else the questions of the examples (conversations are left out); as
+    every stage's, screened.
+    """
     if config.tasks:
-        return load_mixture(config.tasks, seed=context.seed, data_dir=context.recipe.data_dir)
+        return screened_mixture(context, config.tasks)
     asked: dict[str, Problem] = {}
     for example in examples:
         if isinstance(example.prompt, str):
             asked.setdefault(example.problem.id, example.problem)
-    return Mixture.single(list(asked.values()), context.seed)
+    return screen_mixture(context, Mixture.single(list(asked.values()), context.seed))
+
+
+def _of_problems(examples: Sequence[CuratedExample], mixture: Mixture) -> list[CuratedExample]:
+    """Without those whose question was screened out: no arm learns what another may not ask."""
+    kept = {problem.id for problem in mixture.problems}
+    return [e for e in examples if not isinstance(e.prompt, str) or e.problem.id in kept]

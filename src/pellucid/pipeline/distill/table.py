@@ -1,9 +1,11 @@
 """arms.json: what each arm cost and what its model can do, in one table.
 
-    {"budget": {"tokens", "flops", …}, "arms": [{"name": "sft", "measured_as": "distill", "trained",
-     "generated", "scored", "flops", "budget_share", "teacher_flops", "seconds", "suites": {…}}, …]}
+    {"budget": {"tokens", "warm_start_tokens", "flops", …}, "arms": [{"name": "sft",
+     "measured_as": "distill", "trained", "generated", "scored", "flops", "budget_share",
+     "teacher_flops", "seconds", "suites": {…}}, …]}
 
-The first row is the student before any arm. Costs are those of `train.compute`.
+The first row is the student before any arm; with a warm start, the second is the student behind
+it, and every arm's costs have those of the warm start in them. Costs are those of `train.compute`.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from pellucid.config import ModelConfig
 from pellucid.config_stages import DistillConfig
 from pellucid.evaluate.records import EvalResult, arm_summary
 from pellucid.pipeline.distill.setting import ARMS_FOLDER, ArmResult
+from pellucid.pipeline.distill.warm_start import WARM_START
 from pellucid.train.compute import Budget
 
 TABLE_NAME = "arms.json"
 UNTAUGHT = "student"
 """The row of the student before any arm."""
+WARMED = "student, warmed"
+"""The row of the student that all arms started from."""
 
 
 class ArmModel(NamedTuple):
@@ -35,8 +40,14 @@ class ArmModel(NamedTuple):
 
 
 def arm_models(config: DistillConfig, stage: StageFolder) -> list[ArmModel]:
-    """The student and all arms of a finished stage; the first arm's model is the stage's."""
+    """The student, untaught and warmed, and all arms of a finished stage; the first arm's model is
+    the stage's.
+    """
     models = [ArmModel(UNTAUGHT, f"{config.name}.{UNTAUGHT}", config.student)]
+    if config.warm_start.examples:
+        path = StageFolder(stage.root / ARMS_FOLDER / WARM_START).model
+        name = f"{config.name}.{WARM_START}"
+        models.append(ArmModel(WARMED, name, ModelConfig(id=name, path=str(path))))
     for arm in config.arms:
         is_first = arm == config.arms[0]
         name = config.name if is_first else f"{config.name}.{arm}"
@@ -55,13 +66,15 @@ def build_arms(
     taken: Mapping[str, ArmResult],
     measured: Mapping[str, Mapping[str, EvalResult]],
     budget: Budget,
+    warm_start_tokens: int,
 ) -> dict[str, Any]:
-    """The table; `taken` and `measured` by name of the row."""
+    """The table; `taken` and `measured` by name of the row, `budget` with the warm start in it."""
     return {
         "unit": "operations on the student's weights: 6 a parameter and token trained, 2 a "
         "parameter and token generated; what the teacher reads is counted apart",
         "budget": {
             "tokens": budget.tokens,
+            "warm_start_tokens": warm_start_tokens,
             "flops": budget.flops,
             "student_parameters": budget.student,
             "teacher_parameters": budget.teacher,

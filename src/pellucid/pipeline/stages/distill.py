@@ -1,10 +1,12 @@
 """The stage distill: a smaller student taught in several ways at equal compute (paper, 3 and B.4.3;
 iterative fine-tuning as its referees asked for).
 
-    examples, problems, teacher ── budget ──► sft, on-policy, iterative-sft ──► suites ──► arms.json
+    examples, problems, teacher ── budget
+    student ── warm start ──► sft, on-policy, iterative-sft ──► suites ──► arms.json
 
-Each arm starts from the same student, works in `arms/<name>/`, and ends when its budget is spent.
-The first arm's model becomes the stage's. A killed stage goes on in the arm that it was in.
+Each arm starts from the same student, fine-tuned a little first where the recipe says so, works in
+`arms/<name>/`, and ends when its budget is spent. The first arm's model becomes the stage's. A
+killed stage goes on in the arm that it was in.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from pellucid.errors import Interrupted
 from pellucid.pipeline.distill.iterative_arm import run_iterative
 from pellucid.pipeline.distill.on_policy_arm import run_on_policy
 from pellucid.pipeline.distill.setting import ArmResult, Setting, prepare
-from pellucid.pipeline.distill.sft_arm import run_sft
-from pellucid.pipeline.distill.table import TABLE_NAME, arm_models, build_arms, cost_line
+from pellucid.pipeline.distill.sft_arm import run_sft, run_warm_start
+from pellucid.pipeline.distill.table import TABLE_NAME, WARMED, arm_models, build_arms, cost_line
+from pellucid.pipeline.distill.warm_start import WARM_START
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.measure_models import ModelMeasurer
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import free_memory
 from pellucid.runlog import MetricsLog, MetricsRecord, read_metrics
 
-ARMS: dict[str, Callable[[Setting, StageFolder], ArmResult]] = {
+PARTS: dict[str, Callable[[Setting, StageFolder], ArmResult]] = {
+    WARM_START: run_warm_start,
     "sft": run_sft,
     "on-policy": run_on_policy,
     "iterative-sft": run_iterative,
@@ -39,26 +43,31 @@ def run(context: StageContext, config: DistillConfig) -> None:
     Raises UserError, NumericsError, or Interrupted with all saved.
     """
     setting = prepare(context, config)
-    taken = {arm: _finished(setting, arm) for arm in config.arms}
+    taken, first = {}, None
+    if setting.warm_start is not None:
+        taken[WARMED] = first = _finished(setting, WARM_START)
+    taken |= {arm: _finished(setting, arm, first).behind(first) for arm in config.arms}
     _promote(setting)
     _merge_metrics(setting)
     _measure(setting, taken)
 
 
-def _finished(setting: Setting, arm: str) -> ArmResult:
-    """What an arm took; it is run, or continued, where it is not finished."""
+def _finished(setting: Setting, arm: str, first: ArmResult | None = None) -> ArmResult:
+    """What an arm, or the warm start, took by itself; it is run, or continued, where it is not
+    finished. `first`: the warm start that it stands behind.
+    """
     context, folder = setting.context, setting.folder(arm)
     result = ArmResult.read(folder)
     if result is None:
         if context.should_stop():
-            raise Interrupted(f"before arm {arm}")
-        context.progress.say(f"{context.config.name}: arm {arm}")
-        result = ARMS[arm](setting, folder)
+            raise Interrupted(f"before {arm}")
+        context.progress.say(f"{context.config.name}: {arm}")
+        result = PARTS[arm](setting, folder)
         result.write(folder)
         free_memory()
     if not context.recipe.keep_checkpoints:
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    context.progress.say(cost_line(arm, result, setting.budget))
+    context.progress.say(cost_line(arm, result.behind(first), setting.whole))
     return result
 
 
@@ -77,7 +86,8 @@ def _merge_metrics(setting: Setting) -> None:
     stage = setting.context.stage
     stage.metrics.unlink(missing_ok=True)
     log = MetricsLog(stage.metrics)
-    for arm in setting.config.arms:
+    warmed = () if setting.warm_start is None else (WARM_START,)
+    for arm in (*warmed, *setting.config.arms):
         folder = setting.folder(arm)
         offset = 0
         rounds = (folder.root / f"round-{n}" for n in range(1, setting.config.iterative.rounds + 1))
@@ -96,7 +106,7 @@ def _merge_metrics(setting: Setting) -> None:
 
 
 def _measure(setting: Setting, taken: Mapping[str, ArmResult]) -> None:
-    """Every arm on the suites of the recipe, as the stage's model is asked."""
+    """The student and every arm on the suites of the recipe, as the stage's model is asked."""
     context, config = setting.context, setting.config
     suites = as_asked(pipeline_suites(context.recipe), context.recipe, config.name)
     trained = [suite for suite in suites if not suite.baseline_only]
@@ -106,6 +116,6 @@ def _measure(setting: Setting, taken: Mapping[str, ArmResult]) -> None:
         m.name: measurer.measure(config.name, m.model, context.stage, trained, arm=m.measured_as)
         for m in models
     }
-    atomic_write_json(
-        context.stage.root / TABLE_NAME, build_arms(models, taken, measured, setting.budget)
-    )
+    warm_start_tokens = setting.whole.tokens - setting.budget.tokens
+    table = build_arms(models, taken, measured, setting.whole, warm_start_tokens)
+    atomic_write_json(context.stage.root / TABLE_NAME, table)
