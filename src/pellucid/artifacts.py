@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pellucid.errors import RunError
 
@@ -269,6 +269,7 @@ class RunFolder:
     """Paths of a run. `open_run` opens one for writing; plain construction only reads."""
 
     root: Path
+    holds: ClassVar[str] = "a run of another recipe"
 
     @property
     def recipe(self) -> Path:
@@ -311,7 +312,7 @@ class RunFolder:
 
 @contextmanager
 def open_run(
-    path: Path, recipe: str, *, may_change: bool = False
+    path: Path, recipe: str, *, may_change: bool = False, kind: type[RunFolder] = RunFolder
 ) -> Iterator[tuple[RunFolder, bool]]:
     """Open `path` for writing by this process alone; yields the folder and whether it is continued.
 
@@ -321,7 +322,7 @@ def open_run(
     that is not a run, one that another process is writing, and one that cannot be written. A run
     that failed before its stages wrote anything gives way to another recipe.
     """
-    folder = RunFolder(path)
+    folder = kind(path)
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("w")
@@ -376,7 +377,7 @@ def _check_same_recipe(folder: RunFolder, recipe: str, *, may_change: bool) -> N
         values = f"{key} is {there.get(key, 'unset')} there and {wanted.get(key, 'unset')} here"
         more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
         raise RunError(
-            f"{folder.root} holds a run of another recipe: {values}{more}; choose another --out,"
+            f"{folder.root} holds {folder.holds}: {values}{more}; choose another --out,"
             " or move that folder away"
         )
 

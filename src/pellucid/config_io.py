@@ -251,6 +251,11 @@ def dump_recipe(config: Recipe, set_by_hand: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def dump_table(table: Mapping[str, Any]) -> str:
+    """Plain values as TOML, with nothing said about where they come from."""
+    return "\n".join(_table(table, "", {})).strip("\n") + "\n"
+
+
 def _table(table: Mapping[str, Any], path: str, set_by_hand: Mapping[str, str]) -> Iterator[str]:
     """Lines of a table: its own values first, then its sub-tables, as TOML wants."""
     prefix = f"{path}." if path else ""

@@ -45,7 +45,7 @@ def make_suite(
     differs = "" if template == default_template else template
     label = config.label or (f"{config.name} ({differs})" if differs else config.name)
     return Suite(
-        key=_slug(label),
+        key=slug(label),
         label=label,
         problems=tuple(load(config.name, config.split, config.limit)),
         template=template,
@@ -79,6 +79,6 @@ def make_suites(
     return suites
 
 
-def _slug(label: str) -> str:
-    """Lower case, digits, dots and hyphens only."""
-    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.") or "suite"
+def slug(label: str, empty: str = "suite") -> str:
+    """Lower case, digits, dots and hyphens only; `empty` where nothing is left."""
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-.") or empty
