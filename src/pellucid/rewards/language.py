@@ -10,6 +10,7 @@ Han characters and kana count one each, since no space parts them; all else coun
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from pellucid.errors import ConfigError
 from pellucid.rewards.extract import split_thinking
@@ -29,15 +30,9 @@ _RANGES = {
     "tamil": r"\u0b80-\u0be5",
     "thai": r"\u0e01-\u0e4e",
 }
-_ONE_EACH = ("han", "kana")
-_WORD = re.compile(
-    "|".join(
-        f"(?P<{name}>[{span}]{'' if name in _ONE_EACH else '+'})" for name, span in _RANGES.items()
-    )
-)
-_LATIN = "en de fr es it pt nl sv da no fi pl cs sk sl hr hu ro tr vi id ms sw et lv lt ca gl"
+_IN_LATIN = "en de fr es it pt nl sv da no fi pl cs sk sl hr hu ro tr vi id ms sw et lv lt ca gl"
 SCRIPTS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(_LATIN.split(), frozenset({"latin"})),
+    **dict.fromkeys(_IN_LATIN.split(), frozenset({"latin"})),
     **dict.fromkeys(("ru", "uk", "bg", "be", "mk", "kk"), frozenset({"cyrillic"})),
     **dict.fromkeys(("ar", "fa", "ur"), frozenset({"arabic"})),
     **dict.fromkeys(("hi", "mr", "ne"), frozenset({"devanagari"})),
@@ -54,6 +49,7 @@ SCRIPTS: dict[str, frozenset[str]] = {
 """Scripts in which each language (ISO 639-1) is written."""
 
 # Spans are bounded: a response of ten thousand opened formulas must not cost quadratic time.
+# Every alternative begins with a literal character, so that the scan skips from one to the next.
 _NOT_PROSE = re.compile(
     r"```.{0,4000}?(?:```|\Z)"  # code block, also one that is cut off
     r"|`[^`\n]*`"
@@ -62,28 +58,16 @@ _NOT_PROSE = re.compile(
     r"|\\begin\{(\w+\*?)\}.{0,1000}?\\end\{\1\}"
     r"|\\(?:boxed|text|mathrm|operatorname|frac|sqrt)\s*\{[^{}]*\}"
     r"|\\[A-Za-z]+"
-    r"|</?\w+>"
-    r"|\w*\d\w*",  # numbers, and names that hold one: x1, 2n
+    r"|</?\w+>",
     re.DOTALL,
 )
-_FUNCTIONS = frozenset(
-    (
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "log",
-        "ln",
-        "exp",
-        "sqrt",
-        "max",
-        "min",
-        "lim",
-        "mod",
-        "gcd",
-        "lcm",
-    )
-)
+_NUMBER = re.compile(r"\d\w*")
+_ONE_EACH = ("han", "kana")
+_LATIN = re.compile(f"[{_RANGES['latin']}]{{2,}}")
+_OTHER = {name: re.compile(f"[{span}]+") for name, span in _RANGES.items() if name != "latin"}
+_ANY_OTHER = re.compile(f"[{''.join(span for n, span in _RANGES.items() if n != 'latin')}]")
+_FUNCTION_NAMES = "sin cos tan cot log ln exp sqrt max min lim mod gcd lcm"
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 
 
 def language_share(thinking: str, language: str) -> float:
@@ -100,17 +84,40 @@ def language_share(thinking: str, language: str) -> float:
         )
     if not thinking.strip():
         return 0.0
-    num_words = num_target = 0
-    for match in _WORD.finditer(_NOT_PROSE.sub(" ", thinking)):
-        script, word = match.lastgroup, match[0]
-        if script == "latin" and (len(word) == 1 or word.lower() in _FUNCTIONS):
-            continue
-        num_words += 1
-        num_target += script in scripts
-    return num_target / num_words if num_words else 1.0
+    counts = _count_words(_without_numbers(_NOT_PROSE.sub(" ", thinking)), expected=scripts)
+    num_words = sum(counts.values())
+    return sum(counts.get(script, 0) for script in scripts) / num_words if num_words else 1.0
 
 
 def language_reward(response: str, language: str) -> float:
     """`language_share` of the thinking; of the whole response where it has no thinking tags."""
     thinking = split_thinking(response).thinking
     return language_share(response if thinking is None else thinking, language)
+
+
+def _without_numbers(text: str) -> str:
+    """Blanks in place of numbers and of names that hold one (x1, 2n)."""
+    parts = _NUMBER.split(text)
+    for i, part in enumerate(parts[:-1]):
+        end = len(part)
+        while end and (part[end - 1].isalnum() or part[end - 1] == "_"):
+            end -= 1  # the beginning of the name
+        parts[i] = part[:end]
+    return " ".join(parts)
+
+
+def _count_words(text: str, *, expected: Collection[str]) -> dict[str, int]:
+    """Words of each script. Those expected are taken out first: mostly nothing is left for the
+    others.
+    """
+    counts: dict[str, int] = {}
+    for script in sorted(_OTHER, key=lambda name: name not in expected):
+        if text.isascii() or not _ANY_OTHER.search(text):
+            break
+        without, runs = _OTHER[script].subn(" ", text)
+        # Each run became one blank: what is missing, and the blanks, are its characters.
+        counts[script] = len(text) - len(without) + runs if script in _ONE_EACH else runs
+        text = without
+    latin = _LATIN.findall(text)
+    functions = sum(map(_FUNCTIONS.__contains__, map(str.lower, latin)))
+    return counts | {"latin": len(latin) - functions}
