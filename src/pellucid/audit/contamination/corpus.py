@@ -201,11 +201,21 @@ def all_text(record: Any) -> str:
     """Every string of a record, one after the other, on lines of their own."""
     if isinstance(record, str):
         return record
-    if isinstance(record, Mapping):
-        return "\n".join(filter(None, map(all_text, record.values())))
-    if isinstance(record, list | tuple):
-        return "\n".join(filter(None, map(all_text, record)))
-    return ""
+    found: list[str] = []
+    _collect(record, found)
+    return "\n".join(found)
+
+
+def _collect(value: Any, into: list[str]) -> None:
+    if isinstance(value, str):
+        if value:
+            into.append(value)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            _collect(inner, into)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _collect(inner, into)
 
 
 def _question(record: Any, path: Path, row: int) -> str:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.audit.contamination.index import ItemIndex, Match, distinct
+from pellucid.audit.contamination.index import ItemIndex, Match
+from pellucid.audit.contamination.lookup import distinct
 
 Floats = NDArray[np.float64]
 
@@ -64,9 +65,9 @@ def word_weights(index: ItemIndex, num_documents: int) -> Floats:
     total = num_documents + len(index.lengths) + 1
     weights = np.full(int(index.lengths.sum()), np.inf)
     for table in index.tables:
-        gram = np.repeat(np.arange(len(table.grams)), table.count)
+        gram = np.repeat(np.arange(len(table.start)), table.count)
         pairs = distinct(gram * len(index.lengths) + index.item_of[table.where])
-        holders = np.bincount(pairs // len(index.lengths), minlength=len(table.grams))
+        holders = np.bincount(pairs // len(index.lengths), minlength=len(table.start))
         have_it = np.maximum(2, table.documents + holders)
         rarity = np.log(total / have_it) / np.log(total / 2)
         for step in range(table.n):

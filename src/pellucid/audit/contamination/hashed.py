@@ -30,7 +30,8 @@ import numpy as np
 from pellucid.artifacts import writing
 from pellucid.audit.contamination.decide import decide
 from pellucid.audit.contamination.hashing import WordHasher
-from pellucid.audit.contamination.index import Ints, ItemIndex, Match
+from pellucid.audit.contamination.index import ItemIndex, Match
+from pellucid.audit.contamination.lookup import Ints
 from pellucid.audit.contamination.records import Item, Pair, Rule, Scan, Source, SourceCount
 from pellucid.errors import DataError
 from pellucid.evidence.core.containment import DECIDING, counted, grams_of, words

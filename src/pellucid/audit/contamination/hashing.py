@@ -3,8 +3,8 @@
 The rules are those of `pellucid.evidence.core.containment`, on UTF-8 bytes: a table tells letters,
 digits and the rest apart, and where the class changes a word begins or ends. The hash of a word is
 a polynomial in its bytes, taken as the difference of two prefix sums. Equal words have equal
-hashes, so nothing is missed; unequal ones that collide are found out when a pair is compared word
-by word.
+hashes, so nothing is missed; pairs that count are counted again under another key, in which other
+words collide.
 
 Legend: B bytes · W words · D documents.
 """
@@ -38,15 +38,14 @@ def _classes() -> bytes:
     return bytes(table)
 
 
-def _values() -> Hashes:
+def _values(key: int) -> Hashes:
     """A random odd number a byte; capitals have that of their small letter."""
-    table = np.random.PCG64(2).random_raw(256) | np.uint64(1)
+    table = np.random.PCG64(key).random_raw(256) | np.uint64(1)
     table[ord("A") : ord("Z") + 1] = table[ord("a") : ord("z") + 1]
     return table
 
 
 _CLASS = _classes()
-_VALUE = _values()
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
 _GRAM_BASE = 0xD1342543DE82EF95
@@ -72,9 +71,13 @@ class Words(NamedTuple):
 
 
 class WordHasher:
-    """Hashes words. The powers of the base are kept, and grow with the largest batch seen."""
+    """Hashes words. The powers of the base are kept, and grow with the largest batch seen.
 
-    def __init__(self) -> None:
+    Words that collide under one `key` do not under another.
+    """
+
+    def __init__(self, key: int = 2) -> None:
+        self._value = _values(key)
         self._grow(BATCH_BYTES + 1024)
         commands = self._plain(sorted(TYPESETTING))
         self._dropped = np.sort(commands)
@@ -114,7 +117,7 @@ class WordHasher:
         # Behind a word stands the next edge, whatever comes there.
         starts, ends = edges.take(begin), edges.take(begin + 1)
         sums = np.empty(len(raw), dtype=np.uint64)
-        np.take(_VALUE, raw, out=sums, mode="clip")
+        np.take(self._value, raw, out=sums, mode="clip")
         sums *= self._up[: len(raw)]
         np.add.accumulate(sums, out=sums)
         hashes = mixed((sums.take(ends) - sums.take(starts)) * self._down.take(starts + 1))
@@ -164,23 +167,36 @@ def mask_numbers(words: Words) -> Words:
     return Words(hashes, before[words.first])
 
 
-def gram_hashes(hashes: Hashes, n: int) -> Hashes:
-    """Hash of the n words from each position on [W - n + 1]; empty where there are fewer.
+class GramHashes:
+    """Hashes of n-grams of several lengths. Example: GramHashes(words.hashes).of(5)
 
-    Built by doubling, so 13 words cost five multiplications instead of twelve.
+    Built by doubling, so 13 words cost five multiplications instead of twelve; what lengths have
+    in common is computed once.
     """
-    if len(hashes) < n:
-        return hashes[:0]
-    powers: dict[int, Hashes] = {1: hashes}
-    width = 1
-    while width * 2 <= n:
-        powers[width * 2] = _joined(powers[width], width, powers[width], width)
-        width *= 2
-    whole, length = powers[width], width
-    while length < n:
-        width = max(w for w in powers if w <= n - length)
-        whole, length = _joined(whole, length, powers[width], width), length + width
-    return mixed(whole)
+
+    def __init__(self, hashes: Hashes) -> None:
+        self._powers: dict[int, Hashes] = {1: hashes}
+
+    def of(self, n: int) -> Hashes:
+        """Hash of the n words from each position on [W - n + 1]; empty where there are fewer."""
+        if len(self._powers[1]) < n:
+            return self._powers[1][:0]
+        width = 1
+        while width * 2 <= n:
+            if width * 2 not in self._powers:
+                half = self._powers[width]
+                self._powers[width * 2] = _joined(half, width, half, width)
+            width *= 2
+        whole, length = self._powers[width], width
+        while length < n:
+            width = max(w for w in self._powers if w <= n - length)
+            whole, length = _joined(whole, length, self._powers[width], width), length + width
+        return mixed(whole)
+
+
+def gram_hashes(hashes: Hashes, n: int) -> Hashes:
+    """`GramHashes` of one length."""
+    return GramHashes(hashes).of(n)
 
 
 def _joined(left: Hashes, left_width: int, right: Hashes, right_width: int) -> Hashes:

@@ -1,8 +1,7 @@
 """The n-grams of all evaluation items in sorted tables, and which documents have them.
 
-Of a document that is read, only its words' hashes are looked at. A table of booleans, a few
-megabytes large, throws out nearly all of its n-grams; those left are looked up in the sorted table.
-An item of three or four words is an n-gram of its own length; shorter ones are not scanned.
+Of a document that is read, only its words' hashes are looked at. An item of three or four words is
+an n-gram of its own length; shorter ones are not scanned.
 
 Legend: U distinct n-grams · O their occurrences in items · R rows of a match · D documents.
 """
@@ -16,20 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.audit.contamination.hashing import (
+    GramHashes,
     Hashes,
     WordHasher,
     Words,
     gram_hashes,
     mask_numbers,
 )
+from pellucid.audit.contamination.lookup import Ints, SortedHashes, distinct, ranges
 from pellucid.audit.contamination.records import Rule
 from pellucid.evidence.core.containment import DECIDING
 
-Ints = NDArray[np.int64]
-
 LEAST_WORDS = 3
-_FILTER_LOAD = 32
-"""Slots of the table of booleans for each n-gram."""
 
 
 class Match(NamedTuple):
@@ -49,35 +46,25 @@ class _Table:
         order = np.argsort(hashes, kind="stable")
         self.where: Ints = where[order]
         """[O] First words of the occurrences, counted through all items."""
-        self.grams, self.start, self.count = np.unique(
+        grams, self.start, self.count = np.unique(
             hashes[order], return_index=True, return_counts=True
         )
-        self.documents = np.zeros(len(self.grams), dtype=np.int64)
+        self.grams = SortedHashes(grams)
+        self.documents = np.zeros(len(grams), dtype=np.int64)
         """[U] Documents seen so far that have the n-gram."""
-        bits = max(10, (len(self.grams) * _FILTER_LOAD).bit_length())
-        self._shift = np.uint64(64 - bits)
-        self._filter = np.zeros(1 << bits, dtype=bool)
-        self._filter[self.grams >> self._shift] = True
 
-    def hits(self, words: Words) -> tuple[Ints, Ints]:
+    def hits(self, words: Words, grams: GramHashes) -> tuple[Ints, Ints]:
         """(document, index of the n-gram), each pair once, by document."""
-        hashes = gram_hashes(words.hashes, self.n)
-        places = np.flatnonzero(self._filter.take((hashes >> self._shift).view(np.int64)))
-        hashes = hashes.take(places)
-        found = np.minimum(np.searchsorted(self.grams, hashes), len(self.grams) - 1)
-        real = self.grams.take(found) == hashes
-        places, found = places[real], found[real]
+        places, found = self.grams.find(grams.of(self.n))
         document = np.searchsorted(words.first, places, side="right") - 1
         whole = places + self.n <= words.first.take(document + 1)
-        keys = distinct(document[whole] * len(self.grams) + found[whole])
-        return np.divmod(keys, len(self.grams))
+        bits = len(self.start).bit_length()
+        keys = distinct((document[whole] << bits) | found[whole])
+        return keys >> bits, keys & ((1 << bits) - 1)
 
     def places(self, document: Ints, found: Ints) -> tuple[Ints, Ints]:
         """(document, place of an n-gram in an item) of each hit, for all places of its n-gram."""
-        counts = self.count.take(found)
-        hit = np.repeat(np.arange(len(found)), counts)
-        within = np.arange(len(hit)) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = self.start.take(found).take(hit) + within
+        hit, place = ranges(self.start.take(found), self.count.take(found))
         return document.take(hit), self.where.take(place)
 
 
@@ -94,12 +81,13 @@ class ItemIndex:
         self.lengths: Ints = np.diff(words.first)
         """Words of each item."""
         self.first = words.first
+        self._bits = int(words.first[-1]).bit_length()
         self.item_of: Ints = np.repeat(np.arange(len(self.lengths)), self.lengths)
         """Item of each word."""
         self.too_short = int((self.lengths < LEAST_WORDS).sum())
         sizes = (DECIDING,) if masked else range(LEAST_WORDS, DECIDING + 1)
         tables = (self._table(words, n) for n in sizes)
-        self.tables = [table for table in tables if len(table.grams)]
+        self.tables = [table for table in tables if len(table.start)]
 
     def _table(self, words: Words, n: int) -> _Table:
         """All n-grams of the deciding length; of a shorter one, those that are whole items."""
@@ -130,7 +118,7 @@ class ItemIndex:
         """How many documents had each n-gram, by table; counting starts anew."""
         counts = [table.documents for table in self.tables]
         for table in self.tables:
-            table.documents = np.zeros(len(table.grams), dtype=np.int64)
+            table.documents = np.zeros(len(table.start), dtype=np.int64)
         return counts
 
     def add_counts(self, counts: Sequence[Ints]) -> None:
@@ -142,20 +130,21 @@ class ItemIndex:
         """Candidate pairs of these documents, numbered from 0, with the n-grams that they share."""
         if self.masked:
             words = mask_numbers(words)
-        return self.match_hits([table.hits(words) for table in self.tables])
+        grams = GramHashes(words.hashes)
+        return self.match_hits([table.hits(words, grams) for table in self.tables])
 
     def match_hits(self, hits: Sequence[tuple[Ints, Ints]]) -> Match:
         """`match` of documents whose (document, index of the n-gram) are known for each table."""
         keys = [_NOTHING]
         for table, (document, found) in zip(self.tables, hits, strict=True):
-            table.documents += np.bincount(found, minlength=len(table.grams))
+            np.add.at(table.documents, found, 1)
             document, where = table.places(document, found)
-            keys.append(document * self.first[-1] + where)
+            keys.append((document << self._bits) | where)
         return self._candidates(np.sort(np.concatenate(keys)))
 
     def _candidates(self, keys: Ints) -> Match:
         """The rows of pairs that can still count, by document, item and offset."""
-        document, where = np.divmod(keys, self.first[-1])
+        document, where = keys >> self._bits, keys & ((1 << self._bits) - 1)
         item = self.item_of.take(where)
         rows = Match(document, item, where - self.first.take(item))
         begins, new_words = self.new_words_of(rows)
@@ -186,11 +175,3 @@ class ItemIndex:
 
 
 _NOTHING = np.zeros(0, dtype=np.int64)
-
-
-def distinct(keys: Ints) -> Ints:
-    """Sorted, each value once."""
-    keys = np.sort(keys)
-    is_new = np.ones(len(keys), dtype=bool)
-    np.not_equal(keys[1:], keys[:-1], out=is_new[1:])
-    return keys[is_new]

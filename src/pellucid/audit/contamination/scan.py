@@ -2,14 +2,16 @@
 
     pass 1, a process a source    text → hashes of words → n-grams that items have → candidates
     between                       rarity of each n-gram over all sources → pairs that count
-    pass 2, a process a source    the rows of those pairs read again, and compared word by word
+    pass 2, a process a source    the n-grams of those pairs counted under another key
+
+Texts with candidates are kept between the passes while they are few, and else read again.
 
 The second form of every text has its numbers masked, which finds templated twins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,30 +19,30 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pellucid.audit.contamination.counting import PairCounter
 from pellucid.audit.contamination.decide import Decided, decide
 from pellucid.audit.contamination.hashing import BATCH_BYTES, WordHasher
-from pellucid.audit.contamination.index import Ints, ItemIndex, Match
+from pellucid.audit.contamination.index import ItemIndex, Match
+from pellucid.audit.contamination.lookup import Ints, distinct
 from pellucid.audit.contamination.records import Item, Kind, Pair, Rule, Scan, Source, SourceCount
-from pellucid.evidence.core.containment import (
-    DECIDING,
-    LENGTHS,
-    Containment,
-    counted,
-    grams_of,
-    words,
-)
+from pellucid.evidence.core.containment import DECIDING, LENGTHS, Containment
 
 TWIN_RULE = Rule(coverage=0.7, evidence=8.0, whole_counts=False)
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
 
 _ROWS = 1 << 40
 """More rows than a source has."""
+KEPT_CHARACTERS = 1 << 27
+"""Of texts kept between the passes, of all sources together."""
+_COUNTED_CHARACTERS = 1 << 19
+"""Of texts whose pairs are counted at once."""
 
 
 class _Indexes(NamedTuple):
     hasher: WordHasher
     plain: ItemIndex
     masked: ItemIndex
+    counter: PairCounter
 
 
 class _Read(NamedTuple):
@@ -51,6 +53,8 @@ class _Read(NamedTuple):
     masked: Match
     plain_counts: list[Ints]
     masked_counts: list[Ints]
+    texts: dict[int, str] | None
+    """Row -> text of those with candidates; None where they are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Scanner:
             hasher,
             ItemIndex(texts, hasher, self.rule),
             ItemIndex(texts, hasher, twin_rule, masked=True),
+            PairCounter(texts),
         )
 
     def scan(
@@ -97,15 +102,22 @@ class Scanner:
         plain, masked = self._indexes.plain, self._indexes.masked
         reads: list[_Read] = []
         with _mapper(workers, self._indexes) as run:
-            for read in run(_read, sources):
+            budget = KEPT_CHARACTERS // len(sources) if sources else 0
+            for read in run(_read, [(source, budget) for source in sources]):
                 plain.add_counts(read.plain_counts)
                 masked.add_counts(read.masked_counts)
                 reads.append(read)
                 if progress is not None:
                     progress(len(reads), len(sources))
             found, largest = self._decide(reads, real)
-            jobs = [(sources[i], pairs, self.items) for i, pairs in found.items()]
-            pairs = [pair for checked in run(_check, jobs) for pair in checked]
+            jobs = [(sources[i], reads[i].texts, pairs) for i, pairs in found.items()]
+            counted = run(_count, jobs)
+            pairs = [
+                _as_pair(sources[i].name, pair, self.items[pair.item], exact)
+                for (i, own), counts in zip(found.items(), counted, strict=True)
+                for pair, exact in zip(own, counts, strict=True)
+                if exact[LENGTHS.index(DECIDING)].found
+            ]
         plain.take_counts(), masked.take_counts()
         return Scan(
             rule=self.rule,
@@ -140,17 +152,11 @@ def _joined(matches: Sequence[Match]) -> Match:
 
 
 def _pairs(decided: Decided, kinds: tuple[Kind, Kind]) -> Iterator[tuple[int, _Found]]:
-    for document, item, weighted, evidence, is_full in zip(*decided, strict=True):
-        yield (
-            int(document),
-            _Found(
-                int(document) % _ROWS,
-                int(item),
-                kinds[int(is_full)],
-                round(float(weighted), 4),
-                round(float(evidence), 2),
-            ),
-        )
+    columns = (column.tolist() for column in decided)
+    for document, item, weighted, evidence, is_full in zip(*columns, strict=True):
+        kind = kinds[is_full]
+        row = document % _ROWS
+        yield document, _Found(row, item, kind, round(weighted, 4), round(evidence, 2))
 
 
 # What runs in each process
@@ -189,16 +195,23 @@ class _mapper:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _read(source: Source) -> _Read:
+def _read(job: tuple[Source, int]) -> _Read:
     """Pass 1 of one source."""
+    source, budget = job
     indexes = _STATE[0]
     matches: tuple[list[Match], list[Match]] = ([], [])
     documents = characters = 0
+    kept: dict[int, str] | None = {}
     for rows, texts in _batches(source.documents()):
         hashed = indexes.hasher.hash(texts)
-        for index, into in zip((indexes.plain, indexes.masked), matches, strict=True):
-            match = index.match(hashed)
+        found = indexes.plain.match(hashed), indexes.masked.match(hashed)
+        for match, into in zip(found, matches, strict=True):
             into.append(match._replace(document=rows[match.document]))
+        if kept is not None:
+            for number in distinct(np.concatenate([m.document for m in found])).tolist():
+                kept[int(rows[number])] = texts[number]
+                budget -= len(texts[number])
+            kept = kept if budget >= 0 else None
         documents += len(texts)
         characters += sum(map(len, texts))
     return _Read(
@@ -207,6 +220,7 @@ def _read(source: Source) -> _Read:
         _stacked(matches[1]),
         indexes.plain.take_counts(),
         indexes.masked.take_counts(),
+        kept,
     )
 
 
@@ -215,13 +229,15 @@ def _stacked(matches: Sequence[Match]) -> Match:
     return Match(*(np.concatenate(columns) for columns in zip(nothing, *matches, strict=True)))
 
 
-def _batches(documents: Iterable[tuple[int, str]]) -> Iterator[tuple[Ints, list[str]]]:
-    """Documents together that have some `BATCH_BYTES`; a longer one is a batch of its own."""
+def _batches(
+    documents: Iterable[tuple[int, str]], most: int = BATCH_BYTES
+) -> Iterator[tuple[Ints, list[str]]]:
+    """Documents together that have so many characters; a longer one is a batch of its own."""
     rows: list[int] = []
     texts: list[str] = []
     size = 0
     for row, text in documents:
-        if texts and size + len(text) > BATCH_BYTES:
+        if texts and size + len(text) > most:
             yield np.array(rows, dtype=np.int64), texts
             rows, texts, size = [], [], 0
         rows.append(row)
@@ -231,46 +247,43 @@ def _batches(documents: Iterable[tuple[int, str]]) -> Iterator[tuple[Ints, list[
         yield np.array(rows, dtype=np.int64), texts
 
 
-def _check(job: tuple[Source, Sequence[_Found], Sequence[Item]]) -> list[Pair]:
-    """Pass 2 of one source: word by word, so that no collision of hashes is reported."""
-    source, found, items = job
-    by_row: dict[int, list[_Found]] = {}
-    for pair in found:
-        by_row.setdefault(pair.row, []).append(pair)
-    asked: dict[tuple[int, bool], list[str]] = {}
-    pairs: list[Pair] = []
+def _count(
+    job: tuple[Source, dict[int, str] | None, Sequence[_Found]],
+) -> list[tuple[Containment, ...]]:
+    """Pass 2 of one source: the n-grams of each pair, in their order."""
+    source, kept, found = job
+    counter = _STATE[0].counter
+    by_row: dict[int, list[int]] = {}
+    for place, pair in enumerate(found):
+        by_row.setdefault(pair.row, []).append(place)
+    counts: list[tuple[Containment, ...]] = [()] * len(found)
+    for rows, texts in _batches(_texts_of(source, kept, by_row), _COUNTED_CHARACTERS):
+        pairs = [(number, place) for number, row in enumerate(rows) for place in by_row[int(row)]]
+        for is_twin in (False, True):
+            own = [(n, place) for n, place in pairs if (found[place].kind == "twin") == is_twin]
+            if own:
+                document = np.array([n for n, _ in own])
+                item = np.array([found[place].item for _, place in own])
+                counted = counter.count(texts, document, item, masked=is_twin)
+                for (_, place), exact in zip(own, counted, strict=True):
+                    counts[place] = exact
+    return counts
+
+
+def _texts_of(
+    source: Source, kept: dict[int, str] | None, rows: Collection[int]
+) -> Iterator[tuple[int, str]]:
+    """(row, text) of the rows asked for, read again where they were not kept."""
+    if kept is not None:
+        yield from ((row, kept[row]) for row in rows)
+        return
+    left = len(rows)
     for row, text in source.documents():
-        if row not in by_row:
-            continue
-        document = _Document(text)
-        for pair in by_row.pop(row):
-            key = pair.item, pair.kind == "twin"
-            if key not in asked:
-                asked[key] = words(items[pair.item].text, masked=key[1])
-            exact = tuple(document.holds(asked[key], n, masked=key[1]) for n in LENGTHS)
-            if exact[LENGTHS.index(DECIDING)].found:
-                pairs.append(_as_pair(source.name, pair, items[pair.item], exact))
-        if not by_row:
-            break
-    return pairs
-
-
-class _Document:
-    """A document's n-grams, each set made once for all items that it may hold."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self._words: dict[bool, list[str]] = {}
-        self._grams: dict[tuple[bool, int], set[tuple[str, ...]]] = {}
-
-    def holds(self, item: Sequence[str], n: int, *, masked: bool) -> Containment:
-        """`containment` of an item's words."""
-        size = min(n, len(item))
-        if masked not in self._words:
-            self._words[masked] = words(self._text, masked=masked)
-        if (masked, size) not in self._grams:
-            self._grams[masked, size] = set(grams_of(self._words[masked], size))
-        return counted(grams_of(item, size), self._grams[masked, size], size)
+        if row in rows:
+            yield row, text
+            left -= 1
+        if not left:
+            return
 
 
 def _as_pair(name: str, found: _Found, item: Item, exact: tuple[Containment, ...]) -> Pair:
