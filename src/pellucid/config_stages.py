@@ -20,6 +20,7 @@ from pellucid.config import (
     AlgoConfig,
     DataConfig,
     EvalConfig,
+    EvidenceConfig,
     Fraction,
     ModelConfig,
     PositiveInt,
@@ -166,7 +167,9 @@ class WatchConfig(Section):
     tasks: tuple[TaskEntry, ...] = ()
     """Problems with a gold to probe on. Empty: those of the first suite."""
     limit: PositiveInt = 64
-    """Problems with a gold per probe, and as many general ones of the stage's own tasks."""
+    """Problems with a gold per probe, and as many general ones of the stage's own tasks, but at
+    least one for each reward model.
+    """
     window: int = Field(default=6, ge=2)
     """Probes over which a trend is told."""
     min_fall: Fraction = 0.02
@@ -322,6 +325,7 @@ class PipelineConfig(Section):
     data: DataConfig = DataConfig()
     math_verify: bool = True
     """Evaluations ask math-verify where the strict grader finds no match."""
+    evidence: EvidenceConfig = EvidenceConfig()
     keep_checkpoints: bool = False
     """Keep the checkpoints of finished stages, from which nothing continues."""
     eval: EvalConfig = EvalConfig()

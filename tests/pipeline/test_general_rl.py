@@ -21,7 +21,9 @@ from pellucid.pipeline.check import check_recipe
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.stages import find_stage
 from pellucid.pipeline.stages.general_rl import ProbeSet
+from pellucid.records import Score, Verdict
 from pellucid.runlog import Progress, read_metrics
+from pellucid.sandbox import SandboxError
 from pellucid.train.hack_watch import Probe, read_probes
 from pellucid.train.update import PolicyUpdater
 
@@ -101,7 +103,7 @@ def _outcome(root):
 
 
 def _recipe(job, edit=lambda tree: None):
-    """The recipe with what TOML cannot say."""
+    """The recipe, edited."""
     tree = load_recipe(job[0][1])[0].model_dump(mode="json")
     edit(tree)
     return PipelineConfig.model_validate_json(json.dumps(tree))
@@ -198,10 +200,75 @@ def test_tasks_of_the_watch_come_first_and_training_lends_the_kinds_they_lack(jo
     probes.watch()
 
 
-def test_a_watch_without_a_gold_says_what_it_lacks(job, tmp_path):
-    probes = _probe_set(job, tmp_path, {"tasks": [{"name": "smalltalk"}]})
-    with pytest.raises(ConfigError, match=r"general-rl\.watch has no problems with a right answer"):
-        probes.watch()
+def test_one_problem_a_probe_still_watches_every_reward_model(job, tmp_path):
+    probes = _probe_set(job, tmp_path, {"limit": 1})
+    assert [p.id for p in probes.graded] == ["chain/test/0"]
+    assert [p.kind for p in probes.open] == ["helpful", "safety"]
+
+
+def _without_general_tasks(tree):
+    tree["stages"][1].update(tasks=[{"name": "chain"}])
+    tree["stages"][1]["reward"].update(terms={"accuracy": 1.0, "helpful": 1.0}, starts={})
+
+
+@pytest.mark.parametrize(
+    ("edit", "missing"),
+    [
+        (
+            lambda tree: tree["stages"][1]["watch"].update(tasks=[{"name": "smalltalk"}]),
+            "with a right answer",
+        ),
+        (_without_general_tasks, "that a reward model scores"),
+    ],
+)
+def test_a_watch_with_nothing_to_compare_is_one_line_before_any_work(job, edit, missing):
+    with pytest.raises(ConfigError) as error:
+        check_recipe(_recipe(job, edit), None)
+    assert str(error.value) == (
+        f"stages.general-rl.watch has no problems {missing}: name some in watch.tasks, or set "
+        "watch.every = 0"
+    )
+
+
+def test_a_watch_that_is_off_needs_nothing_to_compare(job):
+    def edit(tree):
+        _without_general_tasks(tree)
+        tree["stages"][1]["watch"].update(every=0)
+
+    check_recipe(_recipe(job, edit), None)
+
+
+def test_tasks_of_a_watch_that_need_isolation_are_refused_without_it(job, monkeypatch):
+    monkeypatch.setattr("pellucid.data.load.why_missing", lambda: "bubblewrap is missing")
+    recipe = _recipe(job, lambda tree: tree["stages"][1]["watch"].update(tasks=[{"name": "mbpp"}]))
+    with pytest.raises(SandboxError, match="mbpp has programs judged, but bubblewrap is missing"):
+        check_recipe(recipe, None)
+
+
+class _Broken:
+    """A grader whose instrument fails."""
+
+    def grade(self, problems, responses):
+        return [Score(verdict=Verdict.ERROR, detail="no such package") for _ in problems]
+
+
+def test_a_probe_that_nothing_graded_is_told_and_not_kept(job, tmp_path, monkeypatch):
+    console = io.StringIO()
+    monkeypatch.setattr(ProbeSet, "_answers", lambda self, problems: ["?"] * len(problems))
+    context = _context(job, tmp_path, progress=Progress(stream=console))
+    mixture = load_mixture(context.config.tasks, seed=context.seed)
+    scorer = SimpleNamespace(score=lambda problems, responses: [0.5 for _ in problems])
+    probes = ProbeSet(
+        context,
+        context.config,
+        SimpleNamespace(mixture=mixture),
+        {"helpful": scorer, "safety": scorer},
+        (None, _Broken()),
+    )
+    assert probes.watch().after_update(2) == {"probe": {"reward": 0.5}}
+    assert read_probes(context.stage.root / "probe.jsonl") == []
+    [line] = console.getvalue().splitlines()
+    assert "all 3 problems with a right answer failed to be graded (no such package)" in line
 
 
 # Stops

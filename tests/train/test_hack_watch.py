@@ -106,6 +106,28 @@ def test_a_small_fall_is_not_warned_of_however_sure_it_is(tmp_path: Path) -> Non
     assert lines[-1]["p_accuracy"] < 1e-4
 
 
+def test_problems_that_failed_to_be_graded_in_some_probe_are_left_out(tmp_path: Path) -> None:
+    def measure(step: int) -> Probe:
+        graded = {} if step == 30 else {"a": 1.0, "b": 0.0} if step % 20 else {"b": 0.0}
+        return Probe(step=step, rewards={"g": 0.5}, correct=graded)
+
+    warnings, lines = watch_over(tmp_path, measure)
+    assert warnings == []
+    assert lines[2] == {"reward": 0.5}
+    assert [p.step for p in read_probes(tmp_path / "probe.jsonl")] == [10, 20, *range(40, 101, 10)]
+    assert "p_reward" not in lines[5]
+    assert "p_reward" in lines[6]
+
+
+def test_probes_without_a_common_problem_tell_no_trend(tmp_path: Path) -> None:
+    def measure(step: int) -> Probe:
+        return Probe(step=step, rewards={"g": 0.5}, correct={str(step): 1.0})
+
+    warnings, lines = watch_over(tmp_path, measure)
+    assert warnings == []
+    assert all("p_reward" not in line for line in lines)
+
+
 def test_slope_is_that_of_the_least_squares_line() -> None:
     assert slope([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]) == pytest.approx(2.0)
     assert slope([0.0, 10.0, 20.0], [0.0, 1.0, 0.0]) == pytest.approx(0.0)

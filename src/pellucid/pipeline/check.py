@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pellucid.algo.presets import resolve as resolve_objective
+from pellucid.config import TaskEntry
 from pellucid.config_stages import (
     AnyStage,
     DistillConfig,
@@ -20,13 +21,11 @@ from pellucid.errors import ConfigError
 from pellucid.model.load import read_outline, resolve
 from pellucid.pipeline.distill.student import check_student
 from pellucid.pipeline.preference_data import check_files
+from pellucid.pipeline.probe_problems import MODEL_TERMS, probe_problems, watched_terms
 from pellucid.pipeline.stage import stage_seed
 from pellucid.pipeline.workbench import trained_or_given
 from pellucid.rewards.terms import check_terms
 from pellucid.tasks.templates import TEMPLATES, get_template
-
-MODEL_TERMS = ("helpful", "safety")
-"""Reward terms that reward models serve."""
 
 
 def check_names(recipe: PipelineConfig) -> None:
@@ -47,7 +46,8 @@ def check_names(recipe: PipelineConfig) -> None:
 
 def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None:
     """`check_names`, that the base can be asked with every template, that students can learn from
-    their teachers, and that the tasks and files of the chosen stages (None: all) are there.
+    their teachers, that the tasks and files of the chosen stages (None: all) are there, and that a
+    watch has something to compare.
 
     Raises ConfigError, ModelError, DataError, or SandboxError where programs cannot be isolated.
     """
@@ -56,18 +56,30 @@ def check_recipe(recipe: PipelineConfig, chosen: Collection[str] | None) -> None
     for stage in recipe.stages:
         if isinstance(stage, DistillConfig) and (chosen is None or stage.name in chosen):
             check_student(recipe, stage, resolve(trained_or_given(recipe.model)))
-    entries = [entry for stage in recipe.stages for entry in getattr(stage, "tasks", ())]
+    entries = [entry for stage in recipe.stages for entry in _entries(stage)]
     named = [entry.name for entry in (*recipe.eval.suites, *entries)]
     require_sandbox(named, unsafe=recipe.unsafe_code)
     for stage in recipe.stages:
-        if chosen is not None and stage.name not in chosen:
-            continue
-        watch = getattr(stage, "watch", None)
-        for tasks in (getattr(stage, "tasks", ()), watch.tasks if watch is not None else ()):
-            if tasks:
-                seed = stage_seed(recipe.seed, stage.name)
-                load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
-        _check_sources(stage, recipe.data_dir)
+        if chosen is None or stage.name in chosen:
+            _check_tasks(recipe, stage)
+            _check_sources(stage, recipe.data_dir)
+
+
+def _entries(stage: AnyStage) -> list[TaskEntry]:
+    """The tasks of a stage, and those of its watch."""
+    watch = getattr(stage, "watch", None)
+    return [*getattr(stage, "tasks", ()), *(watch.tasks if watch is not None else ())]
+
+
+def _check_tasks(recipe: PipelineConfig, stage: AnyStage) -> None:
+    """What is trained on, and what the watch asks: both need data that may be missing."""
+    tasks = getattr(stage, "tasks", ())
+    if not tasks:
+        return
+    seed = stage_seed(recipe.seed, stage.name)
+    mixture = load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
+    if isinstance(stage, GeneralRlConfig) and watched_terms(stage):
+        probe_problems(recipe, stage, mixture.problems)
 
 
 def _check_sources(stage: AnyStage, data_dir: str | None) -> None:

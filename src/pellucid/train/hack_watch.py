@@ -41,7 +41,7 @@ class Probe:
     rewards: Mapping[str, float]
     """Problem id -> the reward model's score, mean over samples."""
     correct: Mapping[str, float]
-    """Problem id -> share of samples that are right."""
+    """Problem id -> share of samples that are right. Left out: what failed to be graded."""
 
     @property
     def reward(self) -> float:
@@ -126,6 +126,8 @@ class HackWatch:
             return {}
         known = read_probes(self._record, before=step)
         probe = self._measure(step)
+        if not probe.correct:  # nothing was graded: no word on the policy, and none to remember
+            return {METRIC_GROUP: {"reward": probe.reward}}
         with JsonlWriter(self._record) as writer:
             if known or writer.offset:
                 writer.truncate_after(step - 1)
@@ -147,13 +149,17 @@ class HackWatch:
         return {METRIC_GROUP: values}
 
     def trend(self, probes: Sequence[Probe]) -> Trend | None:
-        """The rule on the newest window; None while there are too few probes."""
+        """The rule on the newest window; None while there are too few probes, or where no problem
+        was graded in all of them.
+        """
         if len(probes) < self.window:
             return None
         newest = probes[-self.window :]
         earlier, later = newest[: self.window // 2], newest[-(self.window // 2) :]
         rewards = _changes([p.rewards for p in earlier], [p.rewards for p in later])
         correct = _changes([p.correct for p in earlier], [p.correct for p in later])
+        if not rewards or not correct:
+            return None
         p_reward, p_accuracy = _one_sided(rewards, 1.0), _one_sided(correct, -1.0)
         steps = [float(p.step) for p in newest]
         slopes = (
@@ -198,7 +204,6 @@ def _changes(
 ) -> list[float]:
     """Later minus earlier mean of each problem that is in all probes."""
     ids = set.intersection(*(set(values) for values in (*earlier, *later)))
-    assert ids, "probes of one run ask the same problems"
     return [fmean(v[i] for v in later) - fmean(v[i] for v in earlier) for i in sorted(ids)]
 
 

@@ -7,24 +7,20 @@ reward-models/helpful, safety ── scorers ─┬─► reward terms, which co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 
 from pellucid.config_stages import GeneralRlConfig
-from pellucid.data.mixture import load_mixture
 from pellucid.errors import ConfigError
 from pellucid.ledger import EventKind
 from pellucid.model.scalar_head import is_reward_model, load_reward_model
-from pellucid.pipeline.check import MODEL_TERMS
 from pellucid.pipeline.evaluations import Instruments
-from pellucid.pipeline.measure import as_asked, pipeline_suites
+from pellucid.pipeline.probe_problems import MODEL_TERMS, probe_problems
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.stages.reinforce import reinforce
 from pellucid.pipeline.workbench import resolve_device, resolve_dtype
 from pellucid.protocols import ResponseScorer
-from pellucid.records import Problem, Request, SamplingParams, Verdict, sample_id
+from pellucid.records import Problem, Request, SamplingParams, Score, Verdict, sample_id
 from pellucid.rewards.retry import grade_with_retry
-from pellucid.rewards.table import OPEN
 from pellucid.train.grpo import StepHook
 from pellucid.train.hack_watch import HackWatch, Parting, Probe
 from pellucid.train.reward_scorer import RewardModelScorer
@@ -68,7 +64,7 @@ def open_scorers(context: StageContext, config: GeneralRlConfig) -> dict[str, Re
 
 
 class ProbeSet:
-    """The problems that the watch asks again and again, and how the answers are judged."""
+    """The problems of the watch, and how the policy's answers to them are judged."""
 
     def __init__(
         self,
@@ -83,16 +79,10 @@ class ProbeSet:
         self.training = training
         self.scorers = scorers
         self.bench, self.grader = instruments
-        self.graded, self.open = self._choose()
+        self.graded, self.open = probe_problems(context.recipe, config, training.mixture.problems)
 
     def watch(self) -> HackWatch:
-        """Raises ConfigError where there is nothing to compare."""
-        if not self.graded or not self.open:
-            missing = "with a right answer" if self.open else "that a reward model scores"
-            raise ConfigError(
-                f"stages.{self.config.name}.watch has no problems {missing}: name some in "
-                "watch.tasks, or set watch.every = 0"
-            )
+        """The watch over these problems."""
         options = self.config.watch
         return HackWatch(
             self.context.stage.root / PROBES_NAME,
@@ -104,26 +94,10 @@ class ProbeSet:
             min_fall=options.min_fall,
         )
 
-    def _choose(self) -> tuple[list[Problem], list[Problem]]:
-        """With a gold: of `watch.tasks`, else of the first suite, never those trained on. General
-        ones: of the same, and where it has none of a kind, of the training.
-        """
-        recipe, options = self.context.recipe, self.config.watch
-        found: Sequence[Problem]
-        if options.tasks:
-            mixture = load_mixture(options.tasks, seed=self.context.seed, data_dir=recipe.data_dir)
-            found = mixture.problems
-        else:
-            found = as_asked(pipeline_suites(recipe), recipe, self.config.name)[0].problems
-        graded = [p for p in found if p.grader != OPEN]
-        # Kinds in turn: a limit must not leave one of the reward models unwatched.
-        trained_on = self.training.mixture.problems
-        by_kind = (_of_kind(kind, found) or _of_kind(kind, trained_on) for kind in self.scorers)
-        scored = [p for turn in zip_longest(*by_kind) for p in turn if p is not None]
-        return graded[: options.limit], scored[: options.limit]
-
     def measure(self, step: int) -> Probe:
-        """The present policy on the probe set; the same random numbers at every step."""
+        """The present policy on the probe set; the same random numbers at every step. Where the
+        instrument failed on all answers, the probe says nothing of accuracy.
+        """
         graded, scored = self._answers(self.graded), self._answers(self.open)
         verdicts, _ = grade_with_retry(self.grader, self.graded, graded)
         rewards: dict[str, float] = {}
@@ -136,7 +110,16 @@ class ProbeSet:
             for problem, score in zip(self.graded, verdicts, strict=True)
             if score.verdict is not Verdict.ERROR  # of the instrument: no word on the policy
         }
+        if not correct:
+            self._say_blind(step, verdicts)
         return Probe(step=step, rewards=rewards, correct=correct)
+
+    def _say_blind(self, step: int, verdicts: Sequence[Score]) -> None:
+        why = verdicts[0].detail or "no reason given"
+        self.context.progress.say(
+            f"watch, step {step}: all {len(verdicts)} problems with a right answer failed to be "
+            f"graded ({why}), so this probe counts for nothing: see `pellucid doctor`"
+        )
 
     def _answers(self, problems: Sequence[Problem]) -> list[str]:
         template, tokenizer = self.training.template, self.bench.loaded.tokenizer
@@ -163,7 +146,3 @@ class ProbeSet:
         if not any(facts.items() <= payload.items() for payload in warned):
             self.context.note(EventKind.WARNED, warning=parting.line(), **facts)
         self.context.progress.say(parting.line())
-
-
-def _of_kind(kind: str, problems: Sequence[Problem]) -> list[Problem]:
-    return [p for p in problems if p.kind == kind]
