@@ -43,22 +43,20 @@ def build_dossier(folder, *, fresh_gain=True, title="A toy"):
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / "ledger.jsonl")
     roots, evaluations = {}, {}
-    for arm in ("before", "after"):
-        start = ledger.append(EventKind.EVALUATION_STARTED, suite=SUITE, arm=arm)
-        samples = [
-            _sample(arm, i, k, start.serial, fresh_gain) for i in range(ITEMS) for k in (0, 1)
-        ]
-        roots[arm] = _write_samples(folder, arm, samples, start.serial)
+    for serial, arm in enumerate(("before", "after"), 1):
+        ledger.append(EventKind.EVALUATION_STARTED, serial=serial, suite=SUITE, arm=arm)
+        samples = [_sample(arm, i, k, serial, fresh_gain) for i in range(ITEMS) for k in (0, 1)]
+        roots[arm] = _write_samples(folder, arm, samples, serial)
         evaluations[f"evals/{SUITE}/{arm}"] = tally_samples(
             samples, suite=SUITE, arm=arm, merkle_root=roots[arm]
         )
         ledger.append(
             EventKind.EVALUATION_ENDED,
-            eval_serial=start.serial,
-            recorded_root=roots[arm],
-            count=len(samples),
+            serial=serial,
             suite=SUITE,
             arm=arm,
+            samples=len(samples),
+            merkle_root=roots[arm],
         )
     ledger.close()
     _write_sets(folder)

@@ -261,6 +261,14 @@ def test_failed_and_withheld_samples_are_not_made_up(dossier, source):
     assert logged["output"]["choices"][0]["message"]["content"] == "[withheld]"
 
 
+def test_times_are_those_of_the_ledger(dossier, source):
+    events = [json.loads(line) for line in (dossier / "ledger.jsonl").read_text().splitlines()]
+    assert [e["payload"]["serial"] for e in events] == [1, 1, 2, 2]
+    assert source.times == {
+        n: (events[2 * n - 2]["time"], events[2 * n - 1]["time"]) for n in (1, 2)
+    }
+
+
 # The command
 
 

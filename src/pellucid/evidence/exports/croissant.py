@@ -15,10 +15,11 @@ from pellucid.evidence.exports.source import Source
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.1"
 _TERMS = (
-    *("citeAs", "column", "data", "dataType", "examples", "extract", "field", "fileObject"),
-    *("fileProperty", "fileSet", "format", "includes", "isLiveDataset", "jsonPath", "key", "md5"),
-    *("parentField", "path", "recordSet", "references", "regex", "repeated", "replace"),
-    *("samplingRate", "separator", "source", "subField", "transform"),
+    *("arrayShape", "citeAs", "column", "containedIn", "data", "dataType", "equivalentProperty"),
+    *("examples", "extract", "field", "fileObject", "fileProperty", "fileSet", "format"),
+    *("includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path"),
+    *("recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator"),
+    *("source", "subField", "transform"),
 )
 CONTEXT: dict[str, Any] = {
     "@language": "en",

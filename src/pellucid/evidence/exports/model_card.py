@@ -22,6 +22,8 @@ _HUB_SET = re.compile(
     r"(?: at (?P<revision>[0-9a-f]{7,64}))?"
 )
 """`openai/gsm8k at 1f2e…`: how our own data sets name their source."""
+HEADLINE = "pass@1"
+"""A task of the hub has one number; the others are in the card's index."""
 _TASK = {"type": "text-generation", "name": "Text Generation"}
 
 
@@ -33,8 +35,9 @@ def write_model_card(source: Source, out: Path) -> list[Path]:
     written = [readme]
     for suite in dict.fromkeys(result["suite"] for result in results):
         hub_set = hub_dataset(source, suite)
-        if hub_set is not None:
-            rows = [_eval_result(source, r, hub_set) for r in results if r["suite"] == suite]
+        own = [r for r in results if r["suite"] == suite and r["name"] == HEADLINE]
+        if hub_set is not None and own:
+            rows = [_eval_result(source, result, hub_set) for result in own]
             path = out / ".eval_results" / f"{re.sub(r'[^A-Za-z0-9_-]', '-', suite)}.yaml"
             atomic_write_text(path, "\n".join(yaml_lines(rows)) + "\n")
             written.append(path)

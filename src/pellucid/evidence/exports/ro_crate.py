@@ -17,6 +17,9 @@ SPECIFICATION = "https://w3id.org/ro/crate/1.3"
 NAME = "ro-crate-metadata.json"
 MOST_ENTITIES = 50
 _SOFTWARE = "#pellucid"
+SOFTWARE_URN = "urn:pellucid"
+"""The specification wants a `url`; a name that is no address claims no place on the web."""
+_LICENCE = "#licence"
 _FILES = {
     "claims.json": ("Claims as programs over samples", "application/json"),
     "MANIFEST.jsonl": ("Every file with its SHA-256", "application/jsonl"),
@@ -27,6 +30,7 @@ _FILES = {
     "contamination/scan.json": ("Overlap of test items with training data", "application/json"),
     "energy/report.json": ("Energy and cost", "application/json"),
     "train/recipe.toml": ("Configuration of the training", "application/toml"),
+    "evaluation.toml": ("What was asked of the models", "application/toml"),
     "VERIFY.md": ("How to check this dossier", "text/markdown"),
     "verify.pyz": ("The verifier: Python alone", "application/zip"),
 }
@@ -47,10 +51,14 @@ def entities(source: Source, licence: str | None) -> Iterator[dict[str, Any]]:
         _file(source, f"data/{suite}.json", f"Items of {suite}; licence: {data['licence']}")
         for suite, data in sorted(source.sets.items())
     ]
-    room = MOST_ENTITIES - 3 - len(files)
+    room = MOST_ENTITIES - 4 - len(files)
     folders = sorted(source.roots)[: max(0, room // 2)]
-    results = [_file(source, f"{folder}/samples.jsonl.gz", "Samples") for folder in folders]
+    results = [
+        _file(source, f"{f}/samples.jsonl.gz", f"Samples of {source.roots[f]['arm']}")
+        for f in folders
+    ]
     actions = [_action(source, folder) for folder in folders]
+    terms = licence if licence is not None and licence.startswith("https://") else _LICENCE
     yield {
         "@id": NAME,
         "@type": "CreativeWork",
@@ -66,28 +74,37 @@ def entities(source: Source, licence: str | None) -> Iterator[dict[str, Any]]:
             f" {source.weights['root']}, with the samples that they are computed from."
         ),
         "datePublished": max((end for _, end in source.times.values()), default="1970-01-01"),
-        "license": licence or "No licence is stated; those of the data sets are in data/.",
+        "license": {"@id": terms},
         "hasPart": [{"@id": one["@id"]} for one in files + results],
         "mentions": [{"@id": one["@id"]} for one in actions],
+    }
+    yield {
+        "@id": terms,
+        "@type": "CreativeWork",
+        "name": licence or "No licence is stated",
+        "description": "Licence of the dossier; those of the data sets are in data/.",
     }
     yield {
         "@id": _SOFTWARE,
         "@type": "SoftwareApplication",
         "name": "Pellucid",
+        "description": "Draws and grades the samples; train/code.json has the digest of its code.",
         "version": __version__,
+        "url": SOFTWARE_URN,
     }
     yield from files
     yield from results
     yield from actions
 
 
-def _file(source: Source, path: str, name: str | None = None) -> dict[str, Any]:
+def _file(source: Source, path: str, what: str | None = None) -> dict[str, Any]:
     known, form = _FILES.get(path, ("", "application/json"))
     form = "application/gzip" if path.endswith(".gz") else form
     entity = {
         "@id": path,
         "@type": "File",
-        "name": name or known,
+        "name": path,
+        "description": what or known,
         "encodingFormat": form,
         "contentSize": str(source.sizes.get(path, 0)),
     }

@@ -96,12 +96,11 @@ def _times(archive: Archive) -> dict[int, tuple[str, str]]:
     times: dict[int, tuple[str, str]] = {}
     try:
         for event in _lines(archive, "ledger.jsonl"):
+            serial = event["payload"].get("serial")
             if event["kind"] == "evaluation_started":
-                began[event["serial"]] = event["time"]
-            elif event["kind"] == "evaluation_ended":
-                serial = event["payload"].get("eval_serial")
-                if serial in began:
-                    times[serial] = (began[serial], event["time"])
+                began[serial] = event["time"]
+            elif event["kind"] == "evaluation_ended" and serial in began:
+                times[serial] = (began[serial], event["time"])
     except (KeyError, TypeError):
         raise RunError("ledger.jsonl holds what is no event: build the dossier again") from None
     return times
