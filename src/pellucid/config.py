@@ -319,6 +319,9 @@ class EvidenceConfig(Section):
     """Private key that signs. Default: `~/.config/pellucid/dossier.key` where that exists, else
     `dossier.key` beside the run folder, made when it is missing.
     """
+    region: str = "world"
+    """Where the run's electricity comes from: a country code of `energy/factors.json`, or `world`.
+    """
 
 
 class RunConfig(Section):

@@ -260,6 +260,7 @@ class Maker:
                 arm: {
                     "model": None if arm == "after" else MODELS[arm],
                     "template_sha256": TEMPLATE,
+                    "stop": [],
                     "role": {"after": "subject", "before": "baseline"}.get(arm, "control"),
                     "prompt_candidates": [],
                 }

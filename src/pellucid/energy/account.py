@@ -133,6 +133,10 @@ def account(
             kind: bill(_sum(w.joules for w in by_kind[kind])) | {"windows": len(by_kind[kind])}
             for kind in sorted(by_kind)
         },
+        "by_stage": {
+            name: bill(_sum(w.joules for w in by_kind["stage"] if w.name == name))
+            for name in dict.fromkeys(w.name for w in by_kind.get("stage", ()))
+        },
         "unfinished": bill(_sum(w.joules for w in unfinished)) | {"windows": len(unfinished)},
         "windows": [
             {"id": w.id, "kind": w.kind, "name": w.name, "state": str(w.state)}

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, atomic_write_text, writing
+from pellucid.energy.account import account, read_windows, write_account
+from pellucid.energy.factors import WORLD, find_factor
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
+from pellucid.evidence.claims import MAIN_FAMILY
 from pellucid.evidence.core.grade import grader_sha256
-from pellucid.evidence.core.schema import SEAL_NAME, DataSet, PlannedClaim, Preregistration
+from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.evaluations import KeptEvaluation, kept_evaluations, ship
@@ -25,8 +28,14 @@ from pellucid.evidence.plan import FOLDER as PREREG
 from pellucid.evidence.plan import LAST_STEP, filed_plan
 from pellucid.evidence.seal import SEALS
 from pellucid.evidence.training import (
+    MAX_EARLIER_ROLLOUTS,
+    MAX_ROLLOUTS,
+    Rewarded,
     copy_records,
+    ship_models,
     write_checkpoints,
+    write_code_and_environment,
+    write_models,
     write_rollouts,
     write_weights,
 )
@@ -38,7 +47,8 @@ from pellucid.rewards.vectors import load_vectors
 
 KEPT = (SEAL_NAME, SEALS, "reviews")
 """Of an earlier version."""
-ENERGY = "energy"
+ROLLOUTS = "train/rollouts.json"
+ENERGY, WINDOWS = "energy", "windows.jsonl"
 """Folder of the run's energy accounts, where they were kept."""
 
 
@@ -46,21 +56,25 @@ ENERGY = "energy"
 class Sources:
     """What a dossier is made from, besides the run folder itself."""
 
-    model: Path
-    """The released model."""
+    released: StageFolder | None
+    """Stage whose model is released; None: the evaluations say what they measured."""
     base: Path | None
     """What training started from; None: it is not on this machine any more."""
     sets: Mapping[str, DataSet]
     """By suite."""
     claims: Sequence[PlannedClaim]
     """Where no plan was filed: the claims that one would have had."""
-    reward_weights: Mapping[str, float]
-    """Reward term -> weight, of the last stage of reinforcement learning."""
-    prefill: str = ""
-    """Start of every training response, by its prompt template."""
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """Name -> folder or file of every model that was measured and is on this machine."""
+    rewarded: Mapping[str, Rewarded] = field(default_factory=dict)
+    """Of every stage of reinforcement learning, by its name."""
     scan: Scan | None = None
     """None: not scanned."""
     controls: Sequence[StageFolder] = ()
+    is_evaluation: bool = False
+    """Models were measured as they are, and nothing was trained."""
+    region: str = WORLD
+    """Of the electricity (`energy.factors`)."""
     cutoff: str | None = None
     """Items first public on or after this day are `post_cutoff`. Example: 2026-06-01"""
 
@@ -128,11 +142,14 @@ class _Assembly:
         self.run, self.sources, self.out = run, sources, out
         self.plan, self.events = plan, ledger.events
         self.missing: list[str] = []
+        self.roots: dict[str, str] = {}
+        """Of the models that are on this machine, by name."""
 
     def assemble(self) -> dict[str, object]:
         """All files but manifest and seal."""
         stages = self.run.stages()
-        released = self._training(stages)
+        is_evaluation = self.sources.is_evaluation
+        released = self._measured(stages) if is_evaluation else self._training(stages)
         evaluations, samples = self._evaluations(stages)
         self._sets()
         document = compute_document(
@@ -140,13 +157,14 @@ class _Assembly:
             evaluations,
             prereg=self.plan["id"] if self.plan else "",
             training_seeds=self.plan["training_seeds"] if self.plan else 1,
-            title=f"Claims of the run {self.run.root.name}",
+            title=f"Claims of the {'evaluation' if is_evaluation else 'run'} {self.run.root.name}",
             cutoff=self.sources.cutoff,
             sets=self.sources.sets,
             scan=self.sources.scan,
         )
         self.missing += document.missing
         atomic_write_json(self.out / "claims.json", document.claims)
+        self._bill(document.claims)
         shutil.copyfile(self.run.ledger, self.out / "ledger.jsonl")
         self._plan_files()
         build_verifier(self.out / "verify.pyz")
@@ -161,23 +179,38 @@ class _Assembly:
             "missing": self.missing,
         }
 
+    def _measured(self, stages: list[StageFolder]) -> str:
+        write_checkpoints(self.out, [], LAST_STEP, "", stages[-1].stage_name)
+        self.missing += write_code_and_environment(self.out, stages)
+        return ship_models(self.out, self.run, stages)
+
     def _training(self, stages: list[StageFolder]) -> str:
+        stage = self.sources.released
+        assert stage is not None, "a training releases a model"
         base = self.sources.base
         if base is None:
             self.missing.append("weights/manifest.json: parent (the base is not on this machine)")
         parent = weights_root(base) if base is not None else None
-        released = write_weights(self.out, self.sources.model, parent)
-        self.missing += copy_records(self.out, self.run, stages)
+        released = write_weights(self.out, stage.model, parent)
+        self.roots = write_models(self.out, self.sources.models)
+        self.missing += copy_records(self.out, self.run, stages, stage)
         rule = self.plan["checkpoint_rule"] if self.plan else LAST_STEP
-        last = [stage for stage in stages if stage.model.is_dir()][-1]
-        if not write_checkpoints(self.out, self.events, rule, released, last.stage_name):
+        if not write_checkpoints(self.out, self.events, rule, released, stage.stage_name):
             self.missing.append("train/checkpoints.json: the ledger knows of no checkpoint")
-        trained = [stage for stage in stages if stage.rollouts.is_file()]
-        if not trained or not write_rollouts(
-            self.out, trained[-1], self.sources.reward_weights, self.sources.prefill
-        ):
-            self.missing.append("train/rollouts.json: none were recorded with their grader")
+        self._rollouts([one for one in stages if one.rollouts.is_file()])
         return released
+
+    def _rollouts(self, trained: list[StageFolder]) -> None:
+        """Most of the last stage of reinforcement learning, some of those before it."""
+        for stage in trained:
+            is_last = stage is trained[-1]
+            place = ROLLOUTS if is_last else f"train/stages/{stage.name}/rollouts.json"
+            most = MAX_ROLLOUTS if is_last else MAX_EARLIER_ROLLOUTS
+            by = self.sources.rewarded.get(stage.stage_name)
+            if by is None or not write_rollouts(self.out / place, stage, by, most):
+                self.missing.append(f"{place}: none were recorded with their grader")
+        if not trained:
+            self.missing.append(f"{ROLLOUTS}: no stage trained on rewards")
 
     def _evaluations(self, stages: list[StageFolder]) -> tuple[dict[str, Evaluation], int]:
         folders = [stage.evals for stage in (*stages, *self.sources.controls)]
@@ -192,9 +225,25 @@ class _Assembly:
         for one in kept:
             if one.folder in shipped:
                 raise RunError(f"{one.folder} was measured twice: {one.path} is one too many")
+            self._check_model(one)
             shipped[one.folder] = ship(one, self.out)
         self._graders(kept)
         return shipped, sum(one.result.n_samples for one in kept)
+
+    def _check_model(self, one: KeptEvaluation) -> None:
+        """What lies here as a model is what answered; what is not here is said."""
+        name, measured = one.result.arm, one.result.origin.weights
+        path = self.sources.models.get(name)
+        if self.sources.is_evaluation or self.roots.get(name) == measured:
+            return
+        if path is not None and path.is_relative_to(self.run.root):
+            raise RunError(
+                f"{path} is not the model that was measured as {name}: restore it, or run the "
+                "evaluations again"
+            )
+        (self.out / "weights" / f"{name}.json").unlink(missing_ok=True)
+        line = f"weights/{name}.json: the model that was measured is not on this machine"
+        self.missing += [line] if line not in self.missing else []
 
     def _graders(self, kept: list[KeptEvaluation]) -> None:
         """Self-test vectors, where today's graders are those that graded."""
@@ -214,11 +263,31 @@ class _Assembly:
         if self.sources.scan is not None:
             atomic_write_json(self.out / "contamination/scan.json", self.sources.scan)
         else:
-            self.missing.append("contamination/scan.json: the training data was not scanned")
+            self.missing.append(f"contamination/scan.json: {self._not_scanned()}")
         if (self.run.root / ENERGY).is_dir():
             shutil.copytree(self.run.root / ENERGY, self.out / ENERGY)
         else:
             self.missing.append("energy/: none was measured")
+
+    def _bill(self, claims: Claims) -> None:
+        """energy/report.json: joules, kWh and CO2e by stage, and for every point gained."""
+        if not (self.out / ENERGY / WINDOWS).is_file():
+            return
+        gained: dict[str, float] = {}
+        for claim in claims["claims"]:
+            if claim["family"] == MAIN_FAMILY:
+                suite = claim["arms"]["a"].split("/")[1]
+                gained.setdefault(suite, 100 * float(claim["reported"]["value"]))
+        windows, factor = (
+            read_windows(self.out / ENERGY / WINDOWS),
+            find_factor(self.sources.region),
+        )
+        write_account(self.out / ENERGY, account(windows, factor, points=gained))
+
+    def _not_scanned(self) -> str:
+        if self.sources.is_evaluation:
+            return "what the models were trained on is not known here"
+        return "the training data was not scanned"
 
     def _plan_files(self) -> None:
         if self.plan is None:

@@ -18,6 +18,8 @@ from pellucid.evidence.core.schema import PlannedClaim
 MAIN_FAMILY = "main"
 GAIN_RULE = "low > 0 and p_adj < 0.05"
 NUMBER_RULE = "value >= 0"
+DIFFERENCE_RULE = "low <= high"
+"""Of what is printed and not claimed, these two hold whatever was measured."""
 CAPABILITY = ("pass_at_1", "pass_at_k", "cons_at_k")
 CONTROLS = ("random-reward", "format-only")
 """Arms that were trained for the same number of problems on a reward that knows no answer."""
@@ -25,6 +27,8 @@ NO_CONTROLS = (
     "No control was run (random reward, reward for the format alone): the gain is not shown to "
     "come from the reward for right answers."
 )
+
+AS_THEY_ARE = "The models are measured as they are: what made the difference is not shown."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +49,47 @@ class PlannedEvaluation:
         return f"evals/{self.suite.key}/{self.arm}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two models of a run. Example: model="distill", over="distill.student", is_claimed=True"""
+
+    model: str
+    over: str
+    is_claimed: bool
+    """That the first is better; else their difference is printed with its interval, untested."""
+
+
 def default_claims(
     evaluations: Sequence[PlannedEvaluation],
     *,
     base: str,
     subject: str,
     controls: Sequence[str] = (),
+    comparisons: Sequence[Comparison] = (),
 ) -> list[PlannedClaim]:
-    """The claims of a run whose model `subject` came from `base`."""
+    """The claims of a run whose model `subject` came from `base`, and `comparisons` beside."""
     drafts = [
         *_gains(evaluations, base, subject, controls),
+        *(draft for one in comparisons for draft in _compared(evaluations, one)),
+        *(draft for one in evaluations for draft in _numbers(one)),
+    ]
+    return [{"id": f"C{number}", **draft} for number, draft in enumerate(drafts, 1)]
+
+
+def compared_claims(
+    evaluations: Sequence[PlannedEvaluation], models: Sequence[str]
+) -> list[PlannedClaim]:
+    """The claims of models that are measured as they are: each is above every one named before it,
+    wherever both are asked the same problems.
+    """
+    drafts = [
+        *(
+            _gain(own, other)
+            for own in evaluations
+            for other in evaluations
+            if models.index(other.model) < models.index(own.model)
+            and _ids(own.suite) == _ids(other.suite)
+        ),
         *(draft for one in evaluations for draft in _numbers(one)),
     ]
     return [{"id": f"C{number}", **draft} for number, draft in enumerate(drafts, 1)]
@@ -69,20 +104,47 @@ def _gains(
             continue
         for other in evaluations:
             if other.model == base and _same_items(own.suite, other.suite):
-                yield {
-                    **_draft("paired_difference", {"fn": "pass_at_1"}, own.folder, other.folder),
-                    "test": "sign_flip",
-                    "family": MAIN_FAMILY,
-                    "rule": GAIN_RULE,
-                    "requires": list(controls),
-                }
+                yield _gain(own, other) | {"requires": list(controls)}
+
+
+def _gain(own: PlannedEvaluation, other: PlannedEvaluation) -> dict[str, Any]:
+    """That one evaluation is above another."""
+    return {
+        **_draft("paired_difference", {"fn": "pass_at_1"}, own.folder, other.folder),
+        "test": "sign_flip",
+        "family": MAIN_FAMILY,
+        "rule": GAIN_RULE,
+    }
+
+
+def _compared(
+    evaluations: Sequence[PlannedEvaluation], comparison: Comparison
+) -> Iterator[dict[str, Any]]:
+    """Two models on every suite that both were asked."""
+    for own in evaluations:
+        for other in evaluations:
+            if (own.model, other.model) != (comparison.model, comparison.over):
+                continue
+            if own.suite.key == other.suite.key:
+                is_claimed = comparison.is_claimed
+                yield _gain(own, other) if is_claimed else _difference(own, other)
+
+
+def _difference(own: PlannedEvaluation, other: PlannedEvaluation) -> dict[str, Any]:
+    """How far one evaluation is above another; nothing is claimed of it."""
+    draft = _draft("paired_difference", {"fn": "pass_at_1"}, own.folder, other.folder)
+    return draft | {"rule": DIFFERENCE_RULE}
 
 
 def _same_items(own: Suite, other: Suite) -> bool:
     """The same suite, or the base's own prompt for its problems."""
     if own.key == other.key:
         return True
-    return other.baseline_only and [p.id for p in own.problems] == [p.id for p in other.problems]
+    return other.baseline_only and _ids(own) == _ids(other)
+
+
+def _ids(suite: Suite) -> list[str]:
+    return [problem.id for problem in suite.problems]
 
 
 def _numbers(one: PlannedEvaluation) -> Iterator[dict[str, Any]]:
@@ -128,6 +190,8 @@ def claim_text(claim: Mapping[str, Any]) -> str:
         return f"{what} of {arm} on {suite}"
     other_suite, other = _place(claim["arms"]["b"])
     over = other if other_suite == suite else f"{other} ({other_suite})"
+    if claim["test"] is None:
+        return f"difference in {what} on {suite}: {arm} less {over}"
     if claim["requires"]:
         return f"RL improves {what} on {suite}: {arm} over {over}, with controls"
     return f"{what} of {arm} on {suite} is above that of {over}"
@@ -137,6 +201,10 @@ def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
     """What a reader must not take the claim to say."""
     if claim["kind"] not in TWO_ARM_KINDS:
         return "A measurement, not a comparison."
+    if claim["test"] is None:
+        return "A difference with its interval, not tested: of many such, some are chance."
+    if training_seeds == 0:
+        return AS_THEY_ARE
     limits = [] if claim["requires"] else [NO_CONTROLS]
     if training_seeds == 1:
         limits.append("One training run: another seed may give another gain.")

@@ -16,7 +16,7 @@ from pellucid.artifacts import atomic_write_bytes, atomic_write_json, sha256_fil
 from pellucid.errors import RunError
 from pellucid.evaluate.records import item_sha256
 from pellucid.evaluate.suites import Suite
-from pellucid.evidence.claims import PlannedEvaluation, default_claims
+from pellucid.evidence.claims import Comparison, PlannedEvaluation, default_claims
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
 from pellucid.evidence.core.schema import (
     CheckpointRule,
@@ -61,15 +61,17 @@ class PlanFacts:
     evaluations: Sequence[PlannedEvaluation]
     seed: int
     grader_sha256: str
+    comparisons: Sequence[Comparison] = ()
+    """Beside the gain over the base, of which models their difference is printed."""
+    claims: Sequence[PlannedClaim] | None = None
+    """None: those that a training makes by default."""
+    training_seeds: int = 1
+    """0: nothing is trained, the models are measured as they are."""
 
 
 def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
-    """The plan of a recipe, with its default claims. `events`: of the run's ledger until now."""
-    by_role = {model.role: model.name for model in facts.models}
-    controls = [model.name for model in facts.models if model.role == "control"]
-    claims = default_claims(
-        facts.evaluations, base=by_role["baseline"], subject=by_role["subject"], controls=controls
-    )
+    """The plan of what `facts` tell. `events`: of the run's ledger until now."""
+    claims = planned_claims(facts)
     suites = {one.suite.key: one.suite for one in facts.evaluations}
     models = {model.name: model for model in facts.models}
     return {
@@ -81,28 +83,44 @@ def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
         "arms": {one.arm: _arm(one, models[one.model]) for one in facts.evaluations},
         "grader_sha256": facts.grader_sha256,
         "checkpoint_rule": LAST_STEP,
-        "claims": claims,
+        "claims": list(claims),
         "mde": _detectable(claims, suites),
         "max_attempts": MAX_ATTEMPTS,
-        "training_seeds": 1,
+        "training_seeds": facts.training_seeds,
     }
 
 
+def planned_claims(facts: PlanFacts) -> Sequence[PlannedClaim]:
+    """Those that are given, else those that a training makes by default."""
+    if facts.claims is not None:
+        return facts.claims
+    by_role = {model.role: model.name for model in facts.models}
+    controls = [model.name for model in facts.models if model.role == "control"]
+    return default_claims(
+        facts.evaluations,
+        base=by_role["baseline"],
+        subject=by_role["subject"],
+        controls=controls,
+        comparisons=facts.comparisons,
+    )
+
+
 def _suite(suite: Suite, seed: int) -> PlannedSuite:
-    stop = dict.fromkeys((*suite.params.stop, *get_template(suite.template).stop))
     return {
         "items": {problem.id: item_sha256(problem) for problem in suite.problems},
         "k": suite.k,
         "seed": seed,
-        "sampler": dossier_sampler(asdict(suite.params) | {"stop": list(stop)}),
+        "sampler": dossier_sampler(asdict(suite.params)),
         "is_dev": False,
     }
 
 
 def _arm(one: PlannedEvaluation, model: PlannedModel) -> PlannedArm:
+    template = get_template(one.suite.template)
     return {
         "model": model.weights,
-        "template_sha256": get_template(one.suite.template).sha256,
+        "template_sha256": template.sha256,
+        "stop": list(template.stop),
         "role": model.role,
         "prompt_candidates": [],
     }
@@ -112,7 +130,7 @@ def _detectable(claims: Sequence[PlannedClaim], suites: Mapping[str, Suite]) -> 
     """Before anything is measured the variances are unknown: assumed, and said to be."""
     words = {}
     for claim in claims:
-        if claim["kind"] in TWO_ARM_KINDS:
+        if claim["kind"] in TWO_ARM_KINDS and claim["test"] is not None:
             suite = suites[claim["arms"]["a"].split("/")[1]]
             effect = mde_paired(0.5, len(suite.problems), k=suite.k)
             words[claim["id"]] = f"{effect:.3f} with 80 % power at alpha 0.05 ({ASSUMED})"

@@ -20,7 +20,7 @@ from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import SampleError, read_samples, redact_sample
 from pellucid.evidence.evaluations import ROOT_NAME, SAMPLES_NAME
 
-ROLLOUTS = "train/rollouts.json"
+ROLLOUTS = ("train/rollouts.json", "train/stages/*/rollouts.json")
 
 
 def redact(
@@ -39,7 +39,9 @@ def redact(
     with writing(out):
         shutil.copytree(dossier, out)
     done = [_redact_one(out / r.parent.relative_to(dossier), suites, items) for r in roots]
-    count = sum(one.samples for one in done) + _redact_rollouts(out / ROLLOUTS, items)
+    count = sum(one.samples for one in done)
+    for pattern in ROLLOUTS:
+        count += sum(_redact_rollouts(path, items) for path in sorted(out.glob(pattern)))
     if not count:
         shutil.rmtree(out)
         raise RunError("no sample is of these suites or items: name them as claims.json does")
@@ -79,8 +81,6 @@ def _redact_one(folder: Path, suites: Collection[str], items: Collection[str]) -
 
 def _redact_rollouts(path: Path, items: Collection[str]) -> int:
     """Training rollouts on withheld items lose their texts too."""
-    if not path.is_file():
-        return 0
     document = json.loads(path.read_bytes())
     chosen = [r for r in document["rollouts"] if r["item"] in items and r["response"] is not None]
     for rollout in chosen:

@@ -6,6 +6,7 @@ import heapq
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,25 @@ from pellucid.evidence.weights import model_files, tensor_digests
 from pellucid.jsonl import read_zstd_jsonl
 from pellucid.ledger import Event, EventKind
 
+WEIGHTS = "weights/manifest.json"
 MAX_ROLLOUTS = 256
 """Rollouts that a dossier shows, chosen by their sample ids alone; all lie in the run folder."""
+MAX_EARLIER_ROLLOUTS = 64
+"""Of each stage before the one whose model is released."""
+STAGE_RECORDS = (
+    "manifest.json",
+    "metrics.jsonl",
+    "filters.json",
+    "*.data.json",
+    "accuracy.json",
+    "probe.jsonl",
+    "arms.json",
+    "arms/**/arm.json",
+    "arms/**/filters.json",
+)
+"""What is small and tells how a stage came to its model: digests of all that it made, the curve,
+filters with their counts, reward models on held-out pairs, what was watched, the students' costs.
+"""
 
 
 def write_weights(out: Path, model: Path, parent: str | None) -> str:
@@ -31,7 +49,7 @@ def write_weights(out: Path, model: Path, parent: str | None) -> str:
         "tensors": tensor_digests(model),
         "parent": parent,
     }
-    atomic_write_json(out / "weights/manifest.json", weights)
+    atomic_write_json(out / WEIGHTS, weights)
     return weights["root"]
 
 
@@ -59,41 +77,87 @@ def write_checkpoints(
     return bool(saved)
 
 
-def copy_records(out: Path, run: RunFolder, stages: list[StageFolder]) -> list[str]:
-    """Recipe, metrics and code of a run; returns what is not there. The last stage's metrics lie in
-    train/, those of earlier stages in train/stages/.
+def copy_records(
+    out: Path, run: RunFolder, stages: list[StageFolder], released: StageFolder
+) -> list[str]:
+    """Recipe, code and what the stages recorded; returns what is not there. The metrics of the
+    stage whose model is released lie in train/, all else of a stage in train/stages/.
     """
     train, missing = out / "train", []
     train.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run.recipe, train / "recipe.toml")
-    trained = [stage for stage in stages if stage.metrics.is_file()]
-    for stage in trained:
-        place = train if stage is trained[-1] else train / "stages" / stage.name
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(stage.metrics, place / "metrics.jsonl")
-    if not trained:
-        missing.append("train/metrics.jsonl: no stage recorded any")
+    if released.metrics.is_file():
+        shutil.copyfile(released.metrics, train / "metrics.jsonl")
+    else:
+        missing.append("train/metrics.jsonl: the stage recorded none")
+    for stage in stages:
+        for pattern in STAGE_RECORDS:
+            for path in sorted(stage.root.glob(pattern)):
+                if path == released.metrics:
+                    continue
+                place = train / "stages" / stage.name / path.relative_to(stage.root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+    return missing + write_code_and_environment(out, stages)
+
+
+def write_code_and_environment(out: Path, stages: list[StageFolder]) -> list[str]:
+    """train/code.json and env/environment.json, from the stages' manifests; what is not there."""
     manifests = {stage.name: json.loads(stage.manifest.read_text())
                  for stage in stages if stage.manifest.is_file()}  # fmt: skip
     if not manifests:
-        missing.append("train/code.json, env/environment.json: no stage has a manifest")
-        return missing
-    atomic_write_json(train / "code.json", {name: m["code"] for name, m in manifests.items()})
+        return ["train/code.json, env/environment.json: no stage has a manifest"]
+    code = {name: manifest["code"] for name, manifest in manifests.items()}
+    atomic_write_json(out / "train/code.json", code)
     environment = {
         name: {key: manifest.get(key) for key in ("python", "platform", "packages", "device")}
         for name, manifest in manifests.items()
     }
     atomic_write_json(out / "env/environment.json", environment)
-    return missing
+    return []
 
 
-def write_rollouts(
-    out: Path, stage: StageFolder, weights: Mapping[str, float], prefill: str
-) -> bool:
-    """train/rollouts.json: a few rollouts; False where none were recorded with their grader.
-
-    `prefill`: start of every response, as the prompt template wrote it for the model.
+def ship_models(out: Path, run: RunFolder, stages: list[StageFolder]) -> str:
+    """What was measured, and how: weights/NAME.json of every model, weights/manifest.json of the
+    last, the options. Returns the last one's root.
     """
+    (out / "weights").mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        shutil.copyfile(stage.root / WEIGHTS, out / "weights" / f"{stage.stage_name}.json")
+    shutil.copyfile(stages[-1].root / WEIGHTS, out / WEIGHTS)
+    shutil.copyfile(run.recipe, out / run.recipe.name)
+    return json.loads((out / WEIGHTS).read_bytes())["root"]
+
+
+def write_models(out: Path, models: Mapping[str, Path]) -> dict[str, str]:
+    """weights/NAME.json of every model, its files without their tensors; returns the roots."""
+    roots = {}
+    for name, path in models.items():
+        files = model_files(path)
+        roots[name] = sha256_json(files)
+        weights: Weights = {
+            "v": 1,
+            "root": roots[name],
+            "files": files,
+            "tensors": {},
+            "parent": None,
+        }
+        atomic_write_json(out / "weights" / f"{name}.json", weights)
+    return roots
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewarded:
+    """How a stage of reinforcement learning came to its rewards."""
+
+    weights: Mapping[str, float]
+    """Reward term -> weight."""
+    prefill: str
+    """Start of every response, as the prompt template wrote it for the model."""
+
+
+def write_rollouts(path: Path, stage: StageFolder, by: Rewarded, most: int) -> bool:
+    """`most` rollouts of a stage; False where none were recorded with their grader."""
     if not stage.rollouts.is_file():
         return False
     total, chosen = 0, []
@@ -101,25 +165,23 @@ def write_rollouts(
         total += 1
         if "grader" in record:
             entry = (-record["sample_id"], number, record)
-            (heapq.heappush if len(chosen) < MAX_ROLLOUTS else heapq.heappushpop)(chosen, entry)
+            (heapq.heappush if len(chosen) < most else heapq.heappushpop)(chosen, entry)
     in_order = sorted(chosen, key=lambda entry: entry[1])
-    rollouts = [_rollout(record, weights, prefill) for _, _, record in in_order]
-    atomic_write_json(out / "train/rollouts.json", {"v": 1, "total": total, "rollouts": rollouts})
+    rollouts = [_rollout(record, by) for _, _, record in in_order]
+    atomic_write_json(path, {"v": 1, "total": total, "rollouts": rollouts})
     return bool(rollouts)
 
 
-def _rollout(
-    record: Mapping[str, Any], weights: Mapping[str, float], prefill: str
-) -> TrainingRollout:
+def _rollout(record: Mapping[str, Any], by: Rewarded) -> TrainingRollout:
     return {
         "step": record["step"],
         "item": record["problem"],
         "grader": record["grader"],
         "gold": record["gold"],
-        "response": prefill + record["response"],
+        "response": by.prefill + record["response"],
         "verdict": record["verdict"],
         "terms": record["terms"],
-        "weights": {name: weights[name] for name in record["terms"]},
+        "weights": {name: by.weights[name] for name in record["terms"]},
         "reward": record["reward"],
         "masked": record["masked"],
     }

@@ -6,30 +6,22 @@ released and the base model, who published the data, the signing key.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pellucid.artifacts import RunFolder, StageFolder
-from pellucid.audit.contamination.corpus import ProblemSource, problem_items
-from pellucid.audit.contamination.leaks import scan_and_test
-from pellucid.audit.contamination.report import scan_json
-from pellucid.audit.contamination.scan import Scanner
-from pellucid.config import EvidenceConfig, RunConfig
+from pellucid.config import EvidenceConfig
 from pellucid.config_io import Recipe, load_recipe
-from pellucid.config_stages import BASE, PipelineConfig
-from pellucid.data.load import load_problems
-from pellucid.data.mixture import load_mixture
+from pellucid.config_stages import PipelineConfig, RlStageConfig
 from pellucid.data.registry import DATASETS
-from pellucid.errors import ModelError, RunError
+from pellucid.energy.factors import find_factor
+from pellucid.errors import RunError
 from pellucid.evaluate.records import item_sha256
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.build import Built, Sources, build
-from pellucid.evidence.claims import PlannedEvaluation, default_claims
+from pellucid.evidence.claims import PlannedEvaluation
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.schema import DataSet, Preregistration
-from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.verify import Verdict, verify
 from pellucid.evidence.plan import (
     PlanFacts,
@@ -38,26 +30,30 @@ from pellucid.evidence.plan import (
     file_plan,
     filed_plan,
     make_plan,
+    planned_claims,
 )
 from pellucid.evidence.seal import Key, has_cryptography, make_key, read_key, seal_dossier
-from pellucid.evidence.weights import weights_root
+from pellucid.evidence.training import Rewarded
 from pellucid.ledger import Ledger
-from pellucid.model.load import resolve
 from pellucid.pipeline.controls import control_folder, control_names
-from pellucid.pipeline.generated_scan import scan_generated
+from pellucid.pipeline.dossier_models import (
+    asked_models,
+    comparisons,
+    digest_of,
+    given_model,
+    model_folders,
+    planned_models,
+    released_stage,
+)
+from pellucid.pipeline.dossier_scan import scan_of
 from pellucid.pipeline.measure import as_asked, load_suites, pipeline_suites
-from pellucid.pipeline.screening import SCAN_FILE
-from pellucid.pipeline.workbench import trained_or_given
-from pellucid.records import Problem
 from pellucid.runlog import Progress
-from pellucid.tasks import procedural
 from pellucid.tasks.templates import get_template
 
 BEFORE, AFTER = "before", "after"
 KEY_NAME = "dossier.key"
 DOSSIER = "dossier"
 """Below the run folder."""
-TRAINING = "training problems"
 GENERATED = "generated from a seed"
 
 
@@ -68,7 +64,7 @@ def user_key() -> Path:
 
 def key_place(dossier: Path) -> Path:
     """Folder in which a dossier's own key is looked for: beside its run, or beside itself."""
-    is_in_run = (dossier.parent / "recipe.toml").is_file()
+    is_in_run = (dossier.parent / "ledger.jsonl").is_file()
     return dossier.parent.parent if is_in_run else dossier.parent
 
 
@@ -97,9 +93,19 @@ def open_key(wanted: str | None, beside: Path, progress: Progress) -> Key | None
 def file_run_plan(
     recipe: Recipe, run: Path, ledger: Ledger, key: Key | None, progress: Progress
 ) -> Preregistration:
-    """Files the plan of a recipe, or checks the one that was filed. RunError where they differ."""
+    """Files the plan of a recipe, or checks the one that was filed. RunError where they differ,
+    ConfigError where the recipe cannot have a dossier.
+    """
+    find_factor(recipe.evidence.region)  # missed now rather than behind the training
+    return file_same_plan(plan_facts(recipe), run, ledger, key, progress)
+
+
+def file_same_plan(
+    facts: PlanFacts, run: Path, ledger: Ledger, key: Key | None, progress: Progress
+) -> Preregistration:
+    """Files the plan that `facts` make, or holds the one that was filed to it."""
     filed = filed_plan(run, ledger)
-    plan = make_plan(plan_facts(recipe), ledger.events)
+    plan = make_plan(facts, ledger.events)
     if filed is not None:
         check_same_plan(filed, plan)
         return filed
@@ -109,18 +115,15 @@ def file_run_plan(
     return plan
 
 
-def plan_facts(recipe: Recipe) -> PlanFacts:
-    """Who is asked what, by a recipe. Raises ModelError where its base cannot be found."""
-    base = weights_root(resolve(trained_or_given(recipe.model)))
+def plan_facts(recipe: Recipe, *, with_weights: bool = True) -> PlanFacts:
+    """Who is asked what, by a recipe. Raises ModelError where a model that it names cannot be
+    found, unless `with_weights` is false.
+    """
     if isinstance(recipe, PipelineConfig):
-        names = [stage.name for stage in recipe.stages if stage.kind not in _NOT_MEASURED]
-        others = [PlannedModel(name=n, role="rival", weights=None) for n in names[:-1]]
-        models = [
-            PlannedModel(name=BASE, role="baseline", weights=base),
-            *others,
-            PlannedModel(name=names[-1], role="subject", weights=None),
-        ]
+        rows = asked_models(recipe)
+        models, compared = planned_models(rows, with_weights=with_weights), comparisons(rows)
     else:
+        base, compared = digest_of(recipe.model) if with_weights else None, []
         models = [
             PlannedModel(name=BEFORE, role="baseline", weights=base),
             PlannedModel(name=AFTER, role="subject", weights=None),
@@ -134,27 +137,23 @@ def plan_facts(recipe: Recipe) -> PlanFacts:
         evaluations=planned_evaluations(recipe, [model.name for model in models]),
         seed=recipe.seed,
         grader_sha256=grader_sha256(),
+        comparisons=compared,
     )
-
-
-_NOT_MEASURED = ("reward-models", "distill")
-"""Stages that do not end with one model which is asked the recipe's suites."""
 
 
 def planned_evaluations(recipe: Recipe, models: Sequence[str]) -> list[PlannedEvaluation]:
     """Every suite on every model, the base first; some suites are for the base alone."""
-    found = []
-    for number, model in enumerate(models):
-        for suite in _suites(recipe, model):
-            if number == 0 or not suite.baseline_only:
-                found.append(PlannedEvaluation(model=model, suite=suite))
-    return found
-
-
-def _suites(recipe: Recipe, model: str) -> tuple[Suite, ...]:
     if isinstance(recipe, PipelineConfig):
-        return as_asked(pipeline_suites(recipe), recipe, model)
-    return load_suites(recipe)
+        common, stage_of = pipeline_suites(recipe), {m.name: m.stage for m in asked_models(recipe)}
+        suites = {name: as_asked(common, recipe, stage_of[name]) for name in models}
+    else:
+        suites = dict.fromkeys(models, load_suites(recipe))
+    return [
+        PlannedEvaluation(model=model, suite=suite)
+        for number, model in enumerate(models)
+        for suite in suites[model]
+        if number == 0 or not suite.baseline_only
+    ]
 
 
 # Assembly
@@ -166,23 +165,20 @@ def build_dossier(run: Path, out: Path | None, progress: Progress) -> Built:
     if not folder.recipe.is_file():
         raise RunError(f"{run} is no run folder (it has no recipe.toml): name one that `run` made")
     recipe, _ = load_recipe(folder.recipe)
-    released = folder.last_model()
-    if released is None:
-        raise RunError(f"{run} holds no trained model yet: let `pellucid run` finish it first")
-    is_pipeline = isinstance(recipe, PipelineConfig)
-    base, subject = (BASE, released.stage_name) if is_pipeline else (BEFORE, AFTER)
-    evaluations = planned_evaluations(recipe, [base, subject])
-    suites = {one.suite.key: one.suite for one in evaluations}
+    released, facts = _released(recipe, folder), plan_facts(recipe, with_weights=False)
+    base, models = facts.models[0].name, _models(recipe, folder, released)
+    suites = {one.suite.key: one.suite for one in facts.evaluations if one.model == base}
     with progress.task("building the dossier", 1, "dossier") as tick:
         sources = Sources(
-            model=released.model,
-            base=_base(recipe),
+            released=released,
+            base=models.get(base),
+            models=models,
             sets=data_sets(recipe, suites),
-            claims=default_claims(evaluations, base=base, subject=subject),
-            reward_weights=_reward_weights(recipe, released),
-            prefill=get_template(_template(recipe, released)).prefill,
+            claims=planned_claims(facts),
+            rewarded=_rewarded(recipe, released),
             scan=scan_of(recipe, folder, list(suites.values())),
-            controls=[] if is_pipeline else control_folders(folder, recipe),
+            controls=control_folders(folder, recipe),
+            region=recipe.evidence.region,
         )
         built = build(folder, sources, out if out is not None else run / DOSSIER)
         tick(1, 1)
@@ -216,29 +212,52 @@ def finish(run: Path, evidence: EvidenceConfig, progress: Progress) -> Verdict:
     return verdict
 
 
-def control_folders(run: RunFolder, recipe: RunConfig) -> list[StageFolder]:
+def _released(recipe: Recipe, run: RunFolder) -> StageFolder:
+    """The stage whose model is released. RunError where it has none yet."""
+    stages = [stage for stage in run.stages() if stage.model.is_dir()]
+    if isinstance(recipe, PipelineConfig):
+        stages = [stage for stage in stages if stage.stage_name == released_stage(recipe)]
+    if not stages:
+        raise RunError(f"{run.root} holds no trained model yet: let `pellucid run` finish it first")
+    return stages[-1]
+
+
+def _models(recipe: Recipe, run: RunFolder, released: StageFolder) -> dict[str, Path]:
+    """Name -> place of every model that was measured and is on this machine."""
+    if isinstance(recipe, PipelineConfig):
+        return model_folders(recipe, run)
+    base = given_model(recipe.model)
+    trained = {
+        AFTER: released.model,
+        **{
+            name: control_folder(run, name).model
+            for name in control_names(recipe.controls)
+            if control_folder(run, name).model.is_dir()
+        },
+    }
+    return trained if base is None else {BEFORE: base, **trained}
+
+
+def control_folders(run: RunFolder, recipe: Recipe) -> list[StageFolder]:
     """Folders of the controls that were run."""
+    if isinstance(recipe, PipelineConfig):
+        return []
     return [control_folder(run, name) for name in control_names(recipe.controls)]
 
 
-def _base(recipe: Recipe) -> Path | None:
-    try:
-        return resolve(trained_or_given(recipe.model))
-    except (ModelError, RunError):
-        return None  # named in the dossier as missing
-
-
-def _reward_weights(recipe: Recipe, released: StageFolder) -> Mapping[str, float]:
-    if isinstance(recipe, PipelineConfig):
-        reward = getattr(recipe.stage(released.stage_name), "reward", None)
-        return reward.terms if reward is not None else {}
-    return recipe.reward.terms
-
-
-def _template(recipe: Recipe, released: StageFolder) -> str:
-    if isinstance(recipe, PipelineConfig):
-        return recipe.template_of(released.stage_name)
-    return recipe.task.template
+def _rewarded(recipe: Recipe, released: StageFolder) -> dict[str, Rewarded]:
+    """How every stage of reinforcement learning came to its rewards."""
+    if not isinstance(recipe, PipelineConfig):
+        prefill = get_template(recipe.task.template).prefill
+        return {released.stage_name: Rewarded(weights=recipe.reward.terms, prefill=prefill)}
+    return {
+        stage.name: Rewarded(
+            weights=stage.reward.terms,
+            prefill=get_template(recipe.template_of(stage.name)).prefill,
+        )
+        for stage in recipe.stages
+        if isinstance(stage, RlStageConfig)
+    }
 
 
 def data_sets(recipe: Recipe, suites: Mapping[str, Suite]) -> dict[str, DataSet]:
@@ -259,49 +278,3 @@ def data_sets(recipe: Recipe, suites: Mapping[str, Suite]) -> dict[str, DataSet]
             },
         }
     return found
-
-
-def scan_of(recipe: Recipe, run: RunFolder, suites: Sequence[Suite]) -> Scan | None:
-    """The scan that the run made; suites that it leaves out are scanned now: generated ones for
-    equal questions, published ones for near copies.
-    """
-    path = run.root / SCAN_FILE
-    document: dict[str, Any] = json.loads(path.read_bytes()) if path.is_file() else {}
-    absent = [suite for suite in suites if suite.key not in document.get("suites", {})]
-    problems = _training_problems(recipe) if absent else []
-    generated = [suite for suite in absent if _is_generated(suite)]
-    published = [suite for suite in absent if not _is_generated(suite)]
-    if generated and problems:
-        document = _merged(document, scan_generated(generated, problems))
-    if published and problems:
-        items = [item for s in published for item in problem_items(s.key, list(s.problems))]
-        sources = [ProblemSource(TRAINING, problems)]
-        scan, test = scan_and_test(Scanner(items), sources, seed=recipe.seed)
-        document = _merged(scan_json(scan, test), document)
-    return document or None  # type: ignore[return-value]
-
-
-def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both scans' suites; all else is the first's, where it says anything."""
-    suites = {**second.get("suites", {}), **first.get("suites", {})}
-    return {**second, **first, "suites": suites}
-
-
-def _is_generated(suite: Suite) -> bool:
-    return all(procedural(p.id.rsplit("/", 2)[0]) is not None for p in suite.problems)
-
-
-def _training_problems(recipe: Recipe) -> list[Problem]:
-    if isinstance(recipe, PipelineConfig):
-        return [
-            problem
-            for stage in recipe.stages
-            if getattr(stage, "tasks", ())
-            for problem in load_mixture(
-                stage.tasks, seed=recipe.seed, data_dir=recipe.data_dir
-            ).problems
-        ]
-    task = recipe.task
-    return load_problems(
-        task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=recipe.seed
-    )

@@ -52,11 +52,17 @@ def pipeline_suites(recipe: PipelineConfig) -> tuple[Suite, ...]:
 
 def as_asked(suites: Sequence[Suite], recipe: PipelineConfig, model: str) -> tuple[Suite, ...]:
     """The suites of `pipeline_suites` as the model of a stage, or `base`, is asked: those that
-    name no template take the model's own, and keep their name in files and tables.
+    name no template take the model's own, and keep their name in files and tables. Under another
+    template than its own a model is another arm.
     """
     own = recipe.template_of(model)
     asked = zip(suites, recipe.eval.suites, strict=True)
-    return tuple(s if given.template else replace(s, template=own) for s, given in asked)
+    return tuple(
+        replace(s, variant="" if s.template == own else s.template)
+        if given.template
+        else replace(s, template=own)
+        for s, given in asked
+    )
 
 
 def measure(

@@ -91,9 +91,15 @@ def run_pipeline(
             metered = open_meter(folder.energy, metered_gpus(recipe.device))
             with stop_on_sigterm() as should_stop, metered as meter:
                 diary = Diary(ledger=ledger, progress=progress, meter=meter)
-                return PipelineJob(recipe, suites, folder, diary, should_stop, choice).run()
+                job = PipelineJob(recipe, suites, folder, diary, should_stop, choice)
+                outcome = job.run()
         finally:
             ledger.close()
+        if recipe.evidence.dossier and job.is_whole:
+            from pellucid.pipeline.dossier import finish
+
+            finish(out, recipe.evidence, progress)
+        return outcome
 
 
 class PipelineJob:
@@ -124,6 +130,7 @@ class PipelineJob:
 
     def run(self) -> RunOutcome:
         """All stages in order; what is there already is kept."""
+        self._file_plan()
         self._measure_base()
         chosen = self.choice.stages
         for number, stage in enumerate(self.recipe.stages, 1):
@@ -132,6 +139,21 @@ class PipelineJob:
             else:
                 self._recall(stage)
         return self._finish()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all stages of the recipe are finished."""
+        return all(stage.name in self.finished for stage in self.recipe.stages)
+
+    def _file_plan(self) -> None:
+        """Before anything is measured: what will be claimed, and how it will be decided."""
+        evidence = self.recipe.evidence
+        if evidence.dossier:
+            from pellucid.pipeline.dossier import file_run_plan, open_key
+
+            root, progress = self.folder.root, self.diary.progress
+            key = open_key(evidence.key, root.parent, progress)
+            file_run_plan(self.recipe, root, self.diary.ledger, key, progress)
 
     def _measure_base(self) -> None:
         """The base has a folder and an address too, so that another base is another row."""

@@ -47,6 +47,8 @@ class Case:
     plans: dict[str, Preregistration] = field(default_factory=dict)
     claims: Claims | None = None
     weights: Weights | None = None
+    models: dict[str, str] = field(default_factory=dict)
+    """Name -> root of every model in weights/."""
     checkpoints: Checkpoints | None = None
     scan: Scan | None = None
     sets: dict[str, DataSet] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.grade import Regraded, Regrader
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import Sample, SampleError, lean_samples
-from pellucid.evidence.core.schema import Root
+from pellucid.evidence.core.schema import Preregistration, Root
 from pellucid.evidence.core.tally import Evaluation
 
 REPLAYED = 59
@@ -71,6 +71,15 @@ def check_evaluations(case: Case) -> None:
     ]
 
 
+def planned_sampler(plan: Preregistration, root: Root) -> dict[str, Any]:
+    """How an arm was to be sampled: as the suite says, and stopped by its own template too."""
+    sampler = plan["suites"][root["suite"]]["sampler"]
+    arm, stop = plan["arms"].get(root["arm"]), sampler.get("stop")
+    if arm is None or type(stop) is not list:
+        return sampler
+    return {**sampler, "stop": [*stop, *(s for s in arm["stop"] if s not in stop)]}
+
+
 class _Reading:
     """One evaluation being read."""
 
@@ -85,7 +94,9 @@ class _Reading:
         self._original: MerkleTree | None = None
         """Of the samples before texts were withheld; None: none were."""
         self._wanted = _facts_of(root)
-        self._plans = [plan["suites"][root["suite"]] for _, plan in case.planned(folder)]
+        plans = [plan for _, plan in case.planned(folder)]
+        self._plans = [plan["suites"][root["suite"]] for plan in plans]
+        self._samplers = [planned_sampler(plan, root) for plan in plans]
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
         self._seen: dict[str, int] = {}
         self._digests: dict[str, str] = {}
@@ -133,8 +144,8 @@ class _Reading:
             self._found(
                 "error-scored", number, f"no answer was made, but it is {sample['verdict']}"
             )
-        for plan in self._plans:
-            self._sampler_changes += sample["sampler"] != plan["sampler"]
+        for sampler in self._samplers:
+            self._sampler_changes += sample["sampler"] != sampler
         self._grade(sample, number)
         self._evaluation.add(sample)
         self._choose(leaf, sample, number)

@@ -23,10 +23,32 @@ REWARD_TOLERANCE = 1e-6
 
 
 def check_weights(case: Case) -> None:
-    """The root is of the files that it names."""
-    case.weights = case.load(WEIGHTS, Weights)
-    if case.weights is not None and sha256_json(case.weights["files"]) != case.weights["root"]:
-        case.find("weights-swapped", WEIGHTS, "its root is not that of the files that it lists")
+    """Every root is of the files that it names."""
+    case.weights = _weights(case, WEIGHTS)
+    for path in sorted(case.archive.sizes):
+        if path.startswith("weights/") and path.endswith(".json") and path != WEIGHTS:
+            model = _weights(case, path)
+            if model is not None:
+                name = path.removeprefix("weights/").removesuffix(".json")
+                case.models[name] = model["root"]
+
+
+def _weights(case: Case, path: str) -> Weights | None:
+    weights: Weights | None = case.load(path, Weights)
+    if weights is not None and sha256_json(weights["files"]) != weights["root"]:
+        case.find("weights-swapped", path, "its root is not that of the files that it lists")
+    return weights
+
+
+def check_models(case: Case) -> None:
+    """What answered as a model is the model of that name in weights/."""
+    for folder, root in case.roots.items():
+        # An arm is called like its model, with its prompt behind it where there are several.
+        named = [n for n in case.models if f"{root['arm']}-".startswith(f"{n}-")]
+        name = max(named, key=len, default=None)
+        if name is not None and root["model"] != case.models[name]:
+            text = f"what answered is not the model of weights/{name}.json"
+            case.find("weights-swapped", folder, text, case.using(folder))
 
 
 def check_selection(case: Case) -> None:
@@ -141,28 +163,32 @@ def _check_vectors(case: Case, path: str, vectors: list[Vector]) -> None:
 
 def check_rollouts(case: Case) -> None:
     """Each reward is the sum of its terms, and each verdict that of its own response."""
-    if ROLLOUTS not in case.archive.sizes:
-        return
-    record = case.load(ROLLOUTS, Rollouts)
-    if record is None:
-        return
     regrader = Regrader()
+    for path in sorted(case.archive.sizes):
+        is_of_stage = path.startswith("train/stages/") and path.endswith("/rollouts.json")
+        if path == ROLLOUTS or is_of_stage:
+            record = case.load(path, Rollouts)
+            if record is not None:
+                _check_rollouts(case, path, record, regrader)
+
+
+def _check_rollouts(case: Case, path: str, record: Rollouts, regrader: Regrader) -> None:
     wrong: list[tuple[int, str, str]] = []
     for number, rollout in enumerate(record["rollouts"], 1):
-        where = f"{ROLLOUTS} rollout {number}"
+        where = f"{path} rollout {number}"
         if problem := _reward_problem(rollout):
             case.find("reward-mismatch", where, problem)
         verdict = _verdict(regrader, rollout)
         if verdict not in (None, rollout["verdict"]):
             wrong.append((number, str(verdict), rollout["verdict"]))
     if len(record["rollouts"]) > record["total"]:
-        case.find("reward-mismatch", ROLLOUTS, "more rollouts than the training had")
+        case.find("reward-mismatch", path, "more rollouts than the training had")
     if wrong:
         number, verdict, recorded = wrong[0]
         is_reordered = len(wrong) > 1 and sorted(w[1] for w in wrong) == sorted(w[2] for w in wrong)
         text = f"{verdict}, recorded as {recorded[:20]} ({len(wrong)} rollouts in all)"
         code = "grades-reordered" if is_reordered else "grade-mismatch"
-        case.find(code, f"{ROLLOUTS} rollout {number}", text)
+        case.find(code, f"{path} rollout {number}", text)
 
 
 def _reward_problem(rollout: TrainingRollout) -> str | None:

@@ -117,7 +117,7 @@ class PlannedSuite(TypedDict):
     """Samples per item: `len(items) * k` records per arm."""
     seed: int
     sampler: dict[str, Any]
-    """As in the sample record."""
+    """As in the sample record, but for the stop strings of the arm's own template."""
     is_dev: bool
     """Used to choose checkpoints or prompts; no claim may rest on it."""
 
@@ -129,6 +129,8 @@ class PlannedArm(TypedDict):
     """Root digest of the weights; None: not yet trained, so the released ones
     (weights/manifest.json)."""
     template_sha256: str
+    stop: list[str]
+    """Of the template: they follow the stop strings of the suite."""
     role: Literal["subject", "baseline", "control", "rival"]
     prompt_candidates: list[str]
     """Evaluations (`evals/<suite>/<arm>`) on a dev suite among which this arm's prompt was, or will

@@ -20,6 +20,7 @@ from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
 from pellucid.evidence.core.check_training import (
     check_graders,
+    check_models,
     check_rollouts,
     check_selection,
     check_weights,
@@ -173,6 +174,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_weights,
     read_sets,
     read_roots,
+    check_models,
     check_evaluations,
     check_attempts,
     check_planned,
