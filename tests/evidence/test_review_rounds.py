@@ -68,7 +68,7 @@ def trace(dossier):
 def test_a_round_runs_from_start_to_close(dossier, letter):
     token = begin(dossier, letter)
     state = answer_point(
-        dossier, "R2.1", "See the fresh view.", changes={"C2": Effect.KEPT}, evidence=[0]
+        dossier, "R2.1", "See the fresh view.", changes={"C2": Effect.KEPT}, evidence=[1]
     )
     assert state.status is Status.ANSWERED
     assert rerun_point(dossier, "R2.1").holds
@@ -233,8 +233,8 @@ def test_steps_out_of_order_are_refused(dossier, letter, tmp_path):
         answer_point(dossier, "R2.9", "x")
     with pytest.raises(ReviewError, match="no claim 'C7'"):
         answer_point(dossier, "R2.1", "x", changes={"C7": Effect.KEPT})
-    with pytest.raises(ReviewError, match="no evaluation with serial 1; there are 0, 2"):
-        answer_point(dossier, "R2.1", "x", evidence=[1])
+    with pytest.raises(ReviewError, match="no evaluation with serial 3; there are 1, 2"):
+        answer_point(dossier, "R2.1", "x", evidence=[3])
     close_point(dossier, "R2.2", token=token)
     with pytest.raises(ReviewError, match=r"R2\.2 is closed"):
         answer_point(dossier, "R2.2", "but")
