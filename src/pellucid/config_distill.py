@@ -37,6 +37,11 @@ class OnPolicyConfig(Section):
     """Peak; default: that of `sft`. Warm-up and cosine follow the share of the budget spent."""
     coefficient: float = Field(default=1.0, gt=0.0)
     """Of the reverse KL, which is the negative advantage."""
+    estimate: Literal["token", "vocabulary"] = "token"
+    """What the reverse KL at a place is taken from: the drawn token alone, or every token that
+    might have been drawn. The gradient is the same in expectation; the second has less noise, and
+    needs the logits of both models, a chunk of them at a time.
+    """
 
 
 class OwnSampleFilterConfig(FilterConfig):

@@ -3,6 +3,7 @@ reverse KL of the next token, at the places where the student goes.
 """
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.records import Completion, Problem, StopReason
 from pellucid.train.draw import Group
-from pellucid.train.on_policy import judge
+from pellucid.train.on_policy import as_sequences, judge
+from pellucid.train.packing import TrainSequence
+from pellucid.train.reverse_kl import ReverseKlUpdater
 from pellucid.train.update import PolicyUpdater
 
 VOCABULARY, LENGTH, PROMPT = 5, 2, (1, 3, 2)
@@ -89,8 +92,29 @@ def every_sample(student: Decoder, temperature: float) -> Group:
     return Group(problem, PROMPT, completions)
 
 
+Learn = Callable[
+    [Decoder, Decoder, RunConfig, Group, float], tuple[PolicyUpdater, list[TrainSequence]]
+]
+
+
+def from_tokens(student, teacher, config, group, coefficient):
+    updater = PolicyUpdater(student, config, resolve(config.algo))
+    sequences = judge(as_sequences([group]), updater, teacher, coefficient=coefficient)
+    assert sequences[0].advantage != 0.0
+    return updater, sequences
+
+
+def from_vocabulary(student, teacher, config, group, coefficient):
+    objective = resolve(config.algo)
+    updater = ReverseKlUpdater(student, config, objective, teacher=teacher, coefficient=coefficient)
+    return updater, as_sequences([group])
+
+
+@pytest.mark.parametrize("way", [from_tokens, from_vocabulary])
 @pytest.mark.parametrize(("temperature", "coefficient"), [(1.0, 1.0), (0.7, 0.5)])
-def test_the_expected_update_is_the_gradient_of_the_reverse_kl(temperature, coefficient) -> None:
+def test_the_expected_update_is_the_gradient_of_the_reverse_kl(
+    way: Learn, temperature: float, coefficient: float
+) -> None:
     student, teacher = make_model(1), make_model(2).requires_grad_(False)
     divergence = reverse_kl(student, teacher, temperature)
     assert divergence > 0.1
@@ -100,10 +124,8 @@ def test_the_expected_update_is_the_gradient_of_the_reverse_kl(temperature, coef
         algo=AlgoConfig(preset="dapo"),
         rollout=RolloutConfig(temperature=temperature, max_new_tokens=LENGTH),
     )
-    updater = PolicyUpdater(student, config, resolve(config.algo))
     group = every_sample(student, temperature)
-    sequences = judge([group], updater, teacher, coefficient=coefficient)
-    assert sequences[0].advantage != 0.0
+    updater, sequences = way(student, teacher, config, group, coefficient)
     expected = {name: torch.zeros_like(value) for name, value in exact.items()}
     for sequence in sequences:
         student.zero_grad(set_to_none=True)

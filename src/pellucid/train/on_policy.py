@@ -6,9 +6,10 @@
 
 The advantage is the teacher's log-probability less the student's (`algo.distill`), less its mean
 over the batch: the expected gradient is that of the reverse KL of the next token, at the places
-where the student goes. No reward, no grader. A step is a function of (weights, seed, step), and a
-checkpoint holds the tokens spent so far: a run killed at any moment ends with the same bits as one
-that was never killed.
+where the student goes. `ReverseKlUpdater` asks the teacher itself and takes that gradient over the
+whole vocabulary: no advantages then. No reward, no grader. A step is a function of (weights, seed,
+step), and a checkpoint holds the tokens spent so far: a run killed at any moment ends with the same
+bits as one that was never killed.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class OnPolicyRun:
     engine: Engine
     tokenizer: Tokenizer
     updater: PolicyUpdater
-    teacher: Decoder
-    """Of the student's vocabulary; its weights stay as they are."""
+    teacher: Decoder | None
+    """Judges the tokens that were drawn; its weights stay as they are. None: the updater has it."""
     checkpoints: Checkpoints
     metrics: MetricsLog
     refresh: Callable[[], None]
@@ -95,7 +96,9 @@ class OnPolicyRun:
         groups = self._sample(step)
         sampled = time.perf_counter()
         self.before_update()
-        sequences = judge(groups, self.updater, self.teacher, coefficient=self.coefficient)
+        sequences = as_sequences(groups)
+        if self.teacher is not None:
+            sequences = judge(sequences, self.updater, self.teacher, coefficient=self.coefficient)
         judged = time.perf_counter()
         rate = self._learning_rate()
         trained = self.updater.update(sequences, step=step, rate=rate)
@@ -111,8 +114,11 @@ class OnPolicyRun:
             "tokens_per_s": tokens / (ended - started),
         }
         self._write(step, "rollout", _sample_metrics(groups))
-        distill = _divergence(sequences, self.coefficient)
-        self._write(step, "distill", distill | {"spent": self.budget.share(self.compute)})
+        apart = trained.pop("reverse_kl", None)
+        if apart is None:
+            apart = _estimate(sequences, self.coefficient)
+        spent = self.budget.share(self.compute)
+        self._write(step, "distill", {"reverse_kl": apart, "spent": spent})
         self._write(step, "train", trained | {"learning_rate": rate})
         self._write(step, "timing", timing)
 
@@ -137,8 +143,9 @@ class OnPolicyRun:
 
     def _cost(self, groups: Sequence[Group], sequences: Sequence[TrainSequence]) -> Compute:
         capacity = self.config.train.tokens_per_pack
+        learnt = [s for s in sequences if self.teacher is None or s.has_advantage]
         return Compute(
-            trained=tokens_fed([s for s in sequences if s.has_advantage], capacity),
+            trained=tokens_fed(learnt, capacity),
             generated=sum(group.num_fed for group in groups),
             scored=tokens_fed(sequences, capacity),
         )
@@ -171,11 +178,9 @@ class OnPolicyRun:
         self.metrics.write(MetricsRecord(step=step, name=name, values=values))
 
 
-def judge(
-    groups: Sequence[Group], updater: PolicyUpdater, teacher: Decoder, *, coefficient: float
-) -> list[TrainSequence]:
-    """The samples with the teacher's opinion of each token, less the mean opinion."""
-    plain = [
+def as_sequences(groups: Sequence[Group]) -> list[TrainSequence]:
+    """The samples, as yet without an opinion of them."""
+    return [
         TrainSequence(
             prompt_ids=group.prompt_ids,
             completion_ids=completion.token_ids,
@@ -186,19 +191,29 @@ def judge(
         for completion in group.completions
         if completion.token_ids
     ]
-    opinions = updater.logprobs(plain, teacher)
+
+
+def judge(
+    sequences: Sequence[TrainSequence],
+    updater: PolicyUpdater,
+    teacher: Decoder,
+    *,
+    coefficient: float,
+) -> list[TrainSequence]:
+    """Samples with the teacher's opinion of each token, less the mean opinion."""
+    opinions = updater.logprobs(sequences, teacher)
     own = [
         reverse_kl_advantages(
             torch.tensor(s.rollout_logprobs), opinion.cpu(), coefficient=coefficient
         ).tolist()
-        for s, opinion in zip(plain, opinions, strict=True)
+        for s, opinion in zip(sequences, opinions, strict=True)
     ]
     # A constant has no gradient in expectation; without it a student far from its teacher would
     # mostly learn that whatever it said was bad.
     baseline = fmean(chain.from_iterable(own)) if own else 0.0
     return [
         replace(s, advantage=-baseline, token_advantages=tuple(values))
-        for s, values in zip(plain, own, strict=True)
+        for s, values in zip(sequences, own, strict=True)
     ]
 
 
@@ -212,7 +227,7 @@ def _sample_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
-def _divergence(sequences: Sequence[TrainSequence], coefficient: float) -> dict[str, float]:
+def _estimate(sequences: Sequence[TrainSequence], coefficient: float) -> float:
     """Mean over the sampled tokens, nats: an unbiased estimate of the reverse KL of a token."""
     values = [a for s in sequences for a in s.token_advantages]
-    return {"reverse_kl": -sum(values) / coefficient / max(len(values), 1)}
+    return -sum(values) / coefficient / max(len(values), 1)

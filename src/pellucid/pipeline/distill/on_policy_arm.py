@@ -10,7 +10,7 @@ from typing import Any
 
 from pellucid.algo.presets import resolve as resolve_objective
 from pellucid.artifacts import StageFolder
-from pellucid.config import AlgoConfig, TrainConfig
+from pellucid.config import AlgoConfig, RunConfig, TrainConfig
 from pellucid.ledger import EventKind
 from pellucid.model.export import export_model
 from pellucid.model.load import load_model
@@ -27,6 +27,7 @@ from pellucid.pipeline.workbench import (
 )
 from pellucid.runlog import MetricsLog
 from pellucid.train.on_policy import OnPolicyRun
+from pellucid.train.reverse_kl import ReverseKlUpdater
 from pellucid.train.update import PolicyUpdater
 
 ALGO = AlgoConfig(preset="dapo")
@@ -53,7 +54,7 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
     context.note(
         EventKind.MEMORY_PLANNED, address=context.address, model=bench.loaded.digest, **choices
     )
-    updater = PolicyUpdater(bench.loaded.model, settings, resolve_objective(settings.algo))
+    updater = make_updater(setting, bench.loaded.model, settings, teacher)
     if memory is not None:
         context.progress.say(memory.summary())
         bench.loaded.model.checkpointed_blocks = memory.checkpointed_blocks
@@ -76,7 +77,7 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
             engine=bench.engine,
             tokenizer=bench.loaded.tokenizer,
             updater=updater,
-            teacher=teacher,
+            teacher=teacher if config.on_policy.estimate == "token" else None,
             checkpoints=stage_checkpoints(context, folder, keep=config.sft.keep_checkpoints),
             metrics=metrics,
             refresh=refresh,
@@ -95,6 +96,18 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
         steps=steps,
         seconds=recorded_seconds(folder.metrics),
         stopped="budget",
+    )
+
+
+def make_updater(
+    setting: Setting, student: Decoder, settings: RunConfig, teacher: Decoder
+) -> PolicyUpdater:
+    """What learns from the samples, as `on_policy.estimate` says."""
+    objective, options = resolve_objective(settings.algo), setting.config.on_policy
+    if options.estimate == "token":
+        return PolicyUpdater(student, settings, objective)
+    return ReverseKlUpdater(
+        student, settings, objective, teacher=teacher, coefficient=options.coefficient
     )
 
 
