@@ -298,7 +298,8 @@ def test_the_trained_model_can_be_measured_exported_and_talked_to(
     assert run_command(arguments) == 0
     [summary] = json.loads(capsys.readouterr().out)
     assert (summary["suite"], summary["n"], summary["k"]) == ("chain", 3, 2)
-    assert len(list((tmp_path / "eval").iterdir())) == 2
+    assert summary["folder"] == str(tmp_path / "eval")
+    assert (tmp_path / "eval" / "ledger.jsonl").is_file()
 
     assert run_command(["export", str(root), "--out", str(tmp_path / "hf")]) == 0
     assert (tmp_path / "hf" / "model.safetensors").is_file()
@@ -334,11 +335,13 @@ def test_an_evaluation_asked_to_stop_says_so_and_is_measured_again(job, tmp_path
     assert _outcome(root) == _outcome(undisturbed)
 
 
-def test_a_finished_run_is_evaluated_as_its_recipe_does(job, capsys):
+def test_a_finished_run_is_evaluated_as_its_recipe_does(job, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where `evals/` is made
     _, undisturbed = job
     arguments = ["eval", str(undisturbed), "--suite", "chain", "--limit", "6", "--k", "2"]
     assert run_command([*arguments, "--seed", "3", "--device", "cpu", "--json"]) == 0
     [measured] = json.loads(capsys.readouterr().out)
+    assert (tmp_path / measured["folder"]).parent == tmp_path / "evals"
     after = json.loads((undisturbed / "result.json").read_text())["after"]
     assert measured["template"] == after["template"]
     assert measured["length_mean"] == pytest.approx(after["length_mean"], rel=0.2)

@@ -322,7 +322,10 @@ def test_a_run_of_one_stage_is_not_continued_by_a_pipeline(job, tmp_path, capsys
     assert "holds a run of another recipe" in capsys.readouterr().err
 
 
-def test_the_trained_model_is_measured_under_its_own_stages_template(job, capsys):
+def test_the_trained_model_is_measured_under_its_own_stages_template(
+    job, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where `evals/` is made
     suite = ["--suite", "chain", "--limit", "2", "--max-new-tokens", "4", "--device", "cpu"]
     assert run_command(["eval", str(job[1]), *suite, "--json"]) == 0
     [summary] = json.loads(capsys.readouterr().out)

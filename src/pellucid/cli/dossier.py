@@ -71,14 +71,18 @@ def plan(
 
 @app.command()
 def build(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run folder, or one of `eval`.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/dossier.")] = None,
     json: Json = False,
 ) -> None:
-    """Assemble the dossier of a run from what was recorded. Seal it afterwards."""
+    """Assemble the dossier of a run or evaluation from what was recorded. Seal it afterwards."""
     from pellucid.pipeline.dossier import build_dossier
+    from pellucid.pipeline.evaluation_dossier import build_evaluation_dossier, is_evaluation
 
-    built = build_dossier(run, out, Progress(is_silent=json))
+    assemble = build_evaluation_dossier if is_evaluation(run) else build_dossier
+    built = assemble(run, out, Progress(is_silent=json))
     if json:
         print_json(
             {

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pellucid.artifacts import RunFolder
-from pellucid.cli.output import percent, print_json, print_table
+from pellucid.cli.output import interval, percent, points, print_json, print_table
 from pellucid.cli.run import Unsafe
 from pellucid.config import RunConfig
 from pellucid.config_io import load_recipe, parse_config
@@ -30,7 +30,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress."
 
 
 def evaluate(
-    model: Model,
+    model: Annotated[
+        list[str],
+        typer.Argument(
+            help="As for `generate`; several are asked the same, and each is compared with those "
+            "named before it."
+        ),
+    ],
     suite: Annotated[list[str], typer.Option(help="Data set or task; may be given again.")],
     k: Annotated[int, typer.Option(help="Samples per problem.")] = 1,
     template: Annotated[
@@ -50,7 +56,20 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest completion. Default: the run's own, else 256.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for results and samples.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of plan, ledger, samples and energy; the same command continues there. "
+            "Default: evals/MODEL-DIGEST, another for other options or weights."
+        ),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="What the model is called in files and claims; once for each model."),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Private key that signs; as for `dossier seal`.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the data sets.")] = None,
     revision: Revision = None,
     device: Device = "auto",
@@ -60,29 +79,40 @@ def evaluate(
 ) -> None:
     """Measure a model: pass@1 with its interval, extraction failures and truncation.
 
-    A run folder is measured as its own recipe does; options change that.
+    A run folder is measured as its own recipe does; options change that. Several models are all
+    sampled as the first is. Everything is recorded: `pellucid dossier build` makes its dossier.
     """
-    task, sampling = _measured_as(model)
+    if revision is not None and len(model) > 1:
+        raise ConfigError("--revision is the commit of one model: name one, or folders of them")
+    manners = [_measured_as(one) for one in model]
+    task, sampling = manners[0]
     given = _given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    config = _config(model, revision=revision, device=device, seed=seed) | {
+    folder = str(data_dir) if data_dir else task.get("data_dir")
+    shared = {
+        "device": device,
+        "seed": seed,
         "unsafe_code": unsafe,
-        "task": task | _given(template=template, data_dir=str(data_dir) if data_dir else None),
+        "task": _given(data_dir=folder),
         "eval": {
             **(sampling | given),
-            "suites": [_given(name=name, split=split, k=k, limit=limit) for name in suite],
+            "suites": [_given(name=one, split=split, k=k, limit=limit) for one in suite],
         },
     }
-    checked = _parse(config)
-    from pellucid.pipeline.measure import evaluate_model
+    models = [
+        _given(id=one, revision=revision, template=template or own["template"])
+        for one, (own, _) in zip(model, manners, strict=True)
+    ]
+    from pellucid.pipeline.evaluation import evaluate_models
+    from pellucid.pipeline.evaluation_options import make_options
 
-    results = evaluate_model(checked, out, Progress(is_silent=json))
+    options = make_options(shared, models, name or ())
+    place = out if out is not None else options.default_folder
+    results = evaluate_models(options, place, key, Progress(is_silent=json))
     if json:
-        print_json(results)
+        print_json([{"folder": str(place)} | result for result in results])
         return
-    print_table(
-        ("suite", "pass@1", "95 % interval", "problems", "samples each"),
-        [_row(result) for result in results],
-    )
+    _print_evaluation(results)
+    typer.echo(f"\nAll of it is in {place}; its dossier: pellucid dossier build {place}")
 
 
 def generate(
@@ -205,7 +235,21 @@ def _parse(tree: dict[str, Any]) -> RunConfig:
     return parse_config(tree)
 
 
-def _row(result: dict[str, Any]) -> tuple[Any, ...]:
-    low, high = result["ci95"]
-    interval = f"{100 * low:.1f} to {100 * high:.1f}"
-    return result["suite"], percent(result["pass_at_1"]), interval, result["n"], result["k"]
+def _print_evaluation(results: list[dict[str, Any]]) -> None:
+    """A table of all numbers, and one of the differences where there are several models."""
+    columns = ("arm", "suite")
+    print_table(
+        ("model", "suite", "pass@1", "95 % interval", "problems", "samples each"),
+        [
+            (*(r[c] for c in columns), percent(r["pass_at_1"]), interval(r["ci95"]), r["n"], r["k"])
+            for r in results
+        ],
+    )
+    rows = [
+        (result["arm"], d["over"], result["suite"], points(d["value"]), interval(d["ci95"]))
+        for result in results
+        for d in result["differences"]
+    ]
+    if rows:
+        typer.echo()
+        print_table(("model", "over", "suite", "pass@1", "95 % interval"), rows)

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pellucid.artifacts import atomic_write_text, writing
 from pellucid.config import RunConfig
 from pellucid.config_stages import PipelineConfig
-from pellucid.data.load import load_problems, require_sandbox
-from pellucid.evaluate.records import EvalResult, Origin, SampleRecord, arm_summary
+from pellucid.data.load import load_problems
+from pellucid.evaluate.records import EvalResult, Origin, SampleRecord
 from pellucid.evaluate.runner import evaluate
 from pellucid.evaluate.suites import Suite, make_suites
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.recording import RootRecorder
 from pellucid.evidence.weights import weights_root
 from pellucid.jsonl import ZstdJsonlWriter
-from pellucid.pipeline.workbench import Workbench, open_grader, open_run_workbench
+from pellucid.pipeline.workbench import Workbench
 from pellucid.protocols import Grader, ProgressFn
-from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
 
 SUITE_SEED = 0
@@ -163,29 +161,3 @@ class FrameWriter:
 def kept_result(folder: Path, arm: str, suite: Suite) -> Path:
     """Where `measure_into` keeps a result."""
     return folder / f"{arm}-{suite.key}.json"
-
-
-def evaluate_model(config: RunConfig, out: Path | None, progress: Progress) -> list[dict[str, Any]]:
-    """Measures a model on the suites of `config.eval`: a summary each; files in `out` if given."""
-    require_sandbox([s.name for s in config.eval.suites], unsafe=config.unsafe_code)
-    suites = load_suites(config)
-    bench = open_run_workbench(config, progress)
-    if out is not None:
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-    summaries = []
-    with open_grader(config) as grader:
-        for suite in suites:
-            samples = len(suite.problems) * suite.k
-            with progress.task(suite.label, samples, "samples") as tick:
-                arguments = {"arm": "model", "seed": config.seed, "progress": tick}
-                if out is None:
-                    result = measure(bench, suite, grader, **arguments)
-                else:
-                    result = measure_into(out, bench, suite, grader, **arguments)
-            summaries.append(
-                {"suite": suite.label, "model": config.model.id, "weights": bench.loaded.digest}
-                | arm_summary(result)
-                | {"device": bench.device_name}
-            )
-    return summaries

@@ -49,6 +49,10 @@ def check_scan(case: Case) -> None:
         scanned = case.scan["suites"].get(suite) if case.scan is not None else None
         if not claims:
             continue
+        if case.scan is None and not _is_of_training(case):
+            text = "what the model was trained on is not known here, so nothing was scanned"
+            case.find("check-impossible", folder, text, claims)
+            continue
         if scanned is None:
             case.find("scan-missing", folder, f"{SCAN} does not speak of {suite}", claims)
             continue
@@ -68,6 +72,12 @@ def check_scan(case: Case) -> None:
             _scan_again(case, case.scan)
         else:
             case.find("check-impossible", SCAN, "no training texts are here to be scanned again")
+
+
+def _is_of_training(case: Case) -> bool:
+    """Whether anything here was trained; a dossier of evaluations alone has no training texts."""
+    kinds = {event["kind"] for event in case.events}
+    return not kinds.isdisjoint(("stage_started", "checkpoint_saved"))
 
 
 def _check_digests(case: Case) -> None:

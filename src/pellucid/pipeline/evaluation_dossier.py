@@ -1,0 +1,58 @@
+"""The dossier of an evaluation alone: models as they are, without a training that made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pellucid.artifacts import RunFolder
+from pellucid.config_io import load_recipe
+from pellucid.errors import RunError
+from pellucid.evaluate.suites import Suite
+from pellucid.evidence.build import Built, Sources, build
+from pellucid.evidence.core.schema_training import Scan
+from pellucid.pipeline.dossier import DOSSIER, data_sets, scan_of
+from pellucid.pipeline.evaluation import planned
+from pellucid.pipeline.evaluation_options import NAME, EvaluationFolder, Options, read_options
+from pellucid.pipeline.measure import load_suites
+from pellucid.runlog import Progress
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether `pellucid eval` made it."""
+    return (folder / NAME).is_file()
+
+
+def build_evaluation_dossier(evaluation: Path, out: Path | None, progress: Progress) -> Built:
+    """The dossier of a finished evaluation, not sealed. UserError where it holds too little."""
+    options, folder = read_options(evaluation), EvaluationFolder(evaluation)
+    if not folder.result.is_file():
+        raise RunError(f"{evaluation} is not finished: let `pellucid eval` continue it first")
+    suites = {model.name: load_suites(model.config) for model in options.models}
+    _, claims = planned(options, suites)
+    sets = {}
+    for model in options.models:
+        sets |= data_sets(model.config, {suite.key: suite for suite in suites[model.name]})
+    with progress.task("building the dossier", 1, "dossier") as tick:
+        sources = Sources(
+            released=None,
+            base=None,
+            sets=sets,
+            claims=claims,
+            scan=_scan(options, [s for own in suites.values() for s in own]),
+            is_evaluation=True,
+        )
+        built = build(folder, sources, out if out is not None else evaluation / DOSSIER)
+        tick(1, 1)
+    return built
+
+
+def _scan(options: Options, suites: list[Suite]) -> Scan | None:
+    """The suites against what the last run among the models was trained on; None: all models are
+    strangers, whose training nobody here knows.
+    """
+    runs = [Path(model.config.model.id) for model in options.models]
+    known = [run for run in runs if (run / "recipe.toml").is_file()]
+    if not known:
+        return None
+    recipe, _ = load_recipe(known[-1] / "recipe.toml")
+    return scan_of(recipe, RunFolder(known[-1]), list({s.key: s for s in suites}.values()))
