@@ -20,11 +20,11 @@ from pellucid.evidence.core.claims import (
 from pellucid.evidence.core.ed25519 import ORDER, is_signed_by
 from pellucid.evidence.core.findings import CODES, COLUMNS
 from pellucid.evidence.core.grade import BY_ANSWER, BY_RESPONSE, GRADER_SOURCES, Regrader
+from pellucid.evidence.core.lean import lean_samples
 from pellucid.evidence.core.merkle import MerkleTree, check_inclusion, inclusion_proof
 from pellucid.evidence.core.rules import RuleError, evaluate_rule, rule_names
 from pellucid.evidence.core.samples import (
     SampleError,
-    lean_samples,
     redact_sample,
     sample_line,
     sample_problem,
@@ -342,7 +342,9 @@ def test_grading_again_is_grading(grader):
     gold = golds.get(grader, "5")
     regrader = Regrader()
     for response in ("\\boxed{5}", "\\boxed{2+3}", "(B)", "\\boxed{B}", "<think>5", "", "a, b",
-                     "\\boxed{\\frac{10}{2}}", "\\boxed{5"):  # fmt: skip
+                     "\\boxed{\\frac{10}{2}}", "\\boxed{5", "\\boxed{4}</think>\\boxed{5}",
+                     "\\boxed{5}</think>\\boxed{4}", "4</think><think>\\boxed{5}",
+                     "</think>" + " " * 400 + "\\boxed{5}", "x</think>\\boxed{5}"):  # fmt: skip
         for _ in range(2):
             score = GRADERS[grader](Problem(id="", question="", gold=gold, grader=grader), response)
             again = regrader.outcome(grader, gold, response)

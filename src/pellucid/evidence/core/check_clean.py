@@ -10,7 +10,8 @@ from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.containment import DECIDING, containment, words
-from pellucid.evidence.core.samples import SampleError, lean_samples, read_lines
+from pellucid.evidence.core.lean import lean_samples
+from pellucid.evidence.core.samples import SampleError, read_lines
 from pellucid.evidence.core.schema import DataSet
 from pellucid.evidence.core.schema_training import Scan
 

@@ -12,8 +12,9 @@ from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import item_sha256, leaf_hash
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.grade import Regraded, Regrader
+from pellucid.evidence.core.lean import lean_samples
 from pellucid.evidence.core.merkle import MerkleTree
-from pellucid.evidence.core.samples import Sample, SampleError, lean_samples
+from pellucid.evidence.core.samples import Sample, SampleError
 from pellucid.evidence.core.schema import Preregistration, Root
 from pellucid.evidence.core.tally import Evaluation
 
@@ -35,6 +36,7 @@ FACTS = {
 }
 """Fields that every sample shares with its root.json, and what a difference is called."""
 _facts_of = itemgetter(*FACTS)
+_texts_of = itemgetter("item", "question", "gold", "grader", "item_sha256")
 
 
 def read_roots(case: Case) -> None:
@@ -100,7 +102,8 @@ class _Reading:
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
         self._seen: dict[str, int] = {}
         self._digests: dict[str, str] = {}
-        self._item: tuple[Any, ...] = ()
+        self._texts: tuple[Any, ...] = ()
+        """Of the item that the last sample was of."""
         self._wrong: list[tuple[int, str, str, str]] = []
         self._problems: Counter[str] = Counter()
         self._withheld = self._ungraded = self._sampler_changes = 0
@@ -139,7 +142,8 @@ class _Reading:
         if _facts_of(sample) != self._wanted:
             self._check_facts(sample, number)
         self._check_place(sample, number)
-        self._check_item(sample, number)
+        if _texts_of(sample) != self._texts:
+            self._check_item(sample, number)
         if sample["finish"] == "error" and sample["verdict"] != "error":
             self._found(
                 "error-scored", number, f"no answer was made, but it is {sample['verdict']}"
@@ -167,14 +171,11 @@ class _Reading:
 
     def _check_item(self, sample: Sample, number: int) -> None:
         """The item's digest is of its texts, and the same for all its samples."""
-        item, digest = sample["item"], sample["item_sha256"]
+        item, question, gold, grader, digest = self._texts = _texts_of(sample)
         if self._digests.setdefault(item, digest) != digest:
             self._found("sample-inconsistent", number, "its item has two digests")
-        question, gold, grader = sample["question"], sample["gold"], sample["grader"]
-        texts = (item, question, gold, grader, digest)
-        if question is None or gold is None or texts == self._item:
+        if question is None or gold is None:
             return
-        self._item = texts
         if item_sha256(item=item, question=question, gold=gold, grader=grader) != digest:
             self._found("items-changed", number, "question or gold are not those of its digest")
 

@@ -17,7 +17,7 @@ from pellucid.evidence.core.samples import Sample
 from pellucid.records import Problem, Score
 from pellucid.rewards.constraints import grade_constraints
 from pellucid.rewards.countdown import grade_countdown
-from pellucid.rewards.extract import extract_answer
+from pellucid.rewards.extract import THINK_CLOSE, extract_answer
 from pellucid.rewards.math import strict_score
 from pellucid.rewards.sequence import grade_sequence
 from pellucid.rewards.simple import grade_choice, grade_exact, grade_integer
@@ -42,6 +42,10 @@ GRADER_SOURCES = (
 """Files, below the package, that decide a verdict here: `zipapp` packs them."""
 
 CACHE_ENTRIES = 500_000
+ENDINGS = 20_000
+"""Endings of responses whose outcome is remembered: samples of one item often end alike."""
+LONG_ENDING = 400
+"""Characters; what is longer is rarely repeated, and fills memory."""
 
 Outcome = tuple[str, str | None]
 """(verdict, extracted answer)"""
@@ -102,18 +106,29 @@ class Regrader:
     """Grades samples again, equal ones once."""
 
     def __init__(self) -> None:
+        self._by_ending: dict[tuple[str, str, str], Outcome] = {}
         self._by_answer: dict[tuple[str, str, str], Outcome] = {}
         self._by_response: dict[bytes, Outcome] = {}
 
     def outcome(self, grader: str, gold: str, response: str) -> Outcome | None:
         """What the strict grader says of a response; None: this grader cannot be redone here."""
         if grader in BY_ANSWER:
-            return self._cached_by_answer(grader, gold, response)
+            # What stands before the last end of thinking decides nothing.
+            _, closed, ending = response.rpartition(THINK_CLOSE)
+            if not closed or len(ending) > LONG_ENDING:
+                return self._cached_by_answer(grader, gold, response)
+            key = (grader, gold, ending)
+            outcome = self._by_ending.get(key)
+            if outcome is None:
+                _bound(self._by_ending, ENDINGS)
+                outcome = self._cached_by_answer(grader, gold, response)
+                self._by_ending[key] = outcome
+            return outcome
         if grader in BY_RESPONSE:
             key = hashlib.sha256(repr((grader, gold, response)).encode()).digest()
             found = self._by_response.get(key)
             if found is None:
-                _bound(self._by_response)
+                _bound(self._by_response, CACHE_ENTRIES)
                 found = BY_RESPONSE[grader](_problem(grader, gold), response)
                 self._by_response[key] = found
             return found
@@ -126,7 +141,7 @@ class Regrader:
         key = (grader, gold, answer)
         found = self._by_answer.get(key)
         if found is None:
-            _bound(self._by_answer)
+            _bound(self._by_answer, CACHE_ENTRIES)
             found = BY_ANSWER[grader](_problem(grader, gold), response)
             if len(gold) + len(answer) <= 1000:  # what is long is rarely repeated, and fills memory
                 self._by_answer[key] = found
@@ -154,8 +169,8 @@ class Regrader:
         return Regraded(verdict, problem)
 
 
-def _bound(cache: dict) -> None:  # type: ignore[type-arg]
-    if len(cache) >= CACHE_ENTRIES:
+def _bound(cache: dict, entries: int) -> None:  # type: ignore[type-arg]
+    if len(cache) >= entries:
         cache.clear()
 
 
