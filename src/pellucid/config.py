@@ -222,7 +222,9 @@ class TrainConfig(Section):
     checkpoint_every: PositiveInt = 20
     keep_checkpoints: PositiveInt = 2
     eval_every: int = Field(default=0, ge=0)
-    """Steps between small evaluations on the first suite. 0: only before and after."""
+    """Steps between small evaluations on the first suite, each an attempt in the ledger. 0: only
+    before and after.
+    """
     rollout_share: Fraction = 1.0
     """Share of training rollouts written to rollouts.jsonl.zst."""
 

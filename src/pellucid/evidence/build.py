@@ -23,7 +23,7 @@ from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
-from pellucid.evidence.evaluations import KeptEvaluation, kept_evaluations, ship
+from pellucid.evidence.evaluations import DURING, KeptEvaluation, kept_evaluations, ship
 from pellucid.evidence.plan import FOLDER as PREREG
 from pellucid.evidence.plan import LAST_STEP, filed_plan
 from pellucid.evidence.seal import SEALS
@@ -215,20 +215,22 @@ class _Assembly:
     def _evaluations(self, stages: list[StageFolder]) -> tuple[dict[str, Evaluation], int]:
         folders = [stage.evals for stage in (*stages, *self.sources.controls)]
         kept, lines = kept_evaluations(folders, self.events)
-        self.missing += lines
+        during, more = kept_evaluations([stage.evals / DURING for stage in stages], self.events)
+        self.missing += lines + more
         if not kept:
             raise RunError(
                 f"{self.run.root} has no evaluation with the origin of its samples: run it again "
                 "with this version, then build"
             )
         shipped: dict[str, Evaluation] = {}
-        for one in kept:
+        for one in (*kept, *during):
             if one.folder in shipped:
                 raise RunError(f"{one.folder} was measured twice: {one.path} is one too many")
-            self._check_model(one)
+            if one not in during:  # whose models were overwritten by the next step
+                self._check_model(one)
             shipped[one.folder] = ship(one, self.out)
-        self._graders(kept)
-        return shipped, sum(one.result.n_samples for one in kept)
+        self._graders([*kept, *during])
+        return shipped, sum(one.result.n_samples for one in (*kept, *during))
 
     def _check_model(self, one: KeptEvaluation) -> None:
         """What lies here as a model is what answered; what is not here is said."""

@@ -17,6 +17,9 @@ from pellucid.jsonl import read_zstd_jsonl
 from pellucid.ledger import EvaluationAttempt, Event, evaluation_attempts
 
 _GZIP_LEVEL = 6
+DURING = "during"
+"""Below a stage's evals/: the small evaluations of its training, and the end of their suite's name.
+"""
 SAMPLES_NAME = "samples.jsonl.gz"
 ROOT_NAME = "root.json"
 

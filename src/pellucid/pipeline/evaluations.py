@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,10 @@ from pellucid.evidence.weights import weights_root
 from pellucid.ledger import EventKind
 from pellucid.pipeline.attempts import attempt, close_lost, ending, suite_facts
 from pellucid.pipeline.diary import Diary
-from pellucid.pipeline.measure import kept_result, measure, measure_into
+from pellucid.pipeline.measure import kept_result, measure_into
 from pellucid.pipeline.workbench import Workbench
 from pellucid.protocols import Grader, ProgressFn
 from pellucid.tasks.templates import get_template
-from pellucid.train.grpo import MetricGroups
 
 
 class Instruments(NamedTuple):
@@ -37,6 +36,8 @@ class Evaluations:
     seed: int
     diary: Diary
     should_stop: Callable[[], bool]
+    weights_of: Callable[[Workbench], str] = lambda bench: weights_root(bench.loaded.path)
+    """What names the weights that answer; default: the files they were loaded from."""
 
     def measure_all(
         self, arm: str, suites: Sequence[Suite], instruments: Callable[[], Instruments]
@@ -68,7 +69,8 @@ class Evaluations:
 
     def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: Grader) -> EvalResult:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
-        facts = suite_facts(suite, arm, seed=self.seed, weights=weights_root(bench.loaded.path))
+        weights = self.weights_of(bench)
+        facts = suite_facts(suite, arm, seed=self.seed, weights=weights)
         task = self.diary.progress.task(f"{arm}: {suite.label}", facts["samples"], "samples")
         window = self.diary.window("evaluation", f"{arm}/{suite.key}")
         with task as tick, attempt(self.diary, facts) as running, window as drawn:
@@ -80,6 +82,7 @@ class Evaluations:
                 arm=arm,
                 seed=self.seed,
                 serial=running.serial,
+                weights=weights,
                 progress=running.counting(self._stoppable(tick, suite)),
             )
             drawn.count(tokens=result.completion_tokens, answers=result.n_samples)
@@ -107,12 +110,3 @@ def _is_of(result: EvalResult, suite: Suite, seed: int) -> bool:
         and [p.id for p in result.problems] == [p.id for p in suite.problems]
         and set(suite.pass_at) == set(result.pass_at)
     )
-
-
-def small_evaluation(
-    step: int, suite: Suite, bench: Workbench, grader: Grader, *, limit: int, seed: int
-) -> MetricGroups:
-    """pass@1 on a few held-out problems during training."""
-    small = replace(suite, problems=suite.problems[:limit], k=1, pass_at=())
-    result = measure(bench, small, grader, arm=f"step-{step}", seed=seed)
-    return {f"eval/{suite.key}": {"pass_at_1": result.pass_at_1.value}}

@@ -15,7 +15,6 @@ from pellucid.evaluate.runner import evaluate
 from pellucid.evaluate.suites import Suite, make_suites
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.recording import RootRecorder
-from pellucid.evidence.weights import weights_root
 from pellucid.jsonl import ZstdJsonlWriter
 from pellucid.pipeline.workbench import Workbench
 from pellucid.protocols import Grader, ProgressFn
@@ -70,11 +69,14 @@ def measure(
     *,
     arm: str,
     seed: int,
+    weights: str,
     serial: int = 0,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
-    """Draws and grades the samples of one suite with the model on the bench."""
+    """Draws and grades the samples of one suite with the model on the bench, whose root digest is
+    `weights`.
+    """
     return evaluate(
         bench.engine,
         bench.loaded.tokenizer,
@@ -90,7 +92,7 @@ def measure(
         origin=Origin(
             arm=suite.arm(arm),
             eval_serial=serial,
-            weights=weights_root(bench.loaded.path),
+            weights=weights,
             grader_sha256=grader_sha256(),
             engine=bench.describe(),
         ),
@@ -107,6 +109,7 @@ def measure_into(
     *,
     arm: str,
     seed: int,
+    weights: str,
     serial: int = 0,
     progress: ProgressFn | None = None,
 ) -> EvalResult:
@@ -124,6 +127,7 @@ def measure_into(
             grader,
             arm=arm,
             seed=seed,
+            weights=weights,
             serial=serial,
             sink=frames.add,
             progress=progress,

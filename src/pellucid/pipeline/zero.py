@@ -28,18 +28,18 @@ from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
 from pellucid.pipeline.controls import ControlRuns, as_exported
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
-from pellucid.pipeline.evaluations import Evaluations, Instruments, small_evaluation
+from pellucid.pipeline.evaluations import Evaluations, Instruments
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import Screening, screen
-from pellucid.pipeline.workbench import Workbench, free_memory, metered_gpus, open_grader
+from pellucid.pipeline.small_evaluations import SmallEvaluations
+from pellucid.pipeline.workbench import free_memory, metered_gpus, open_grader
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.terms import check_terms
 from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
-from pellucid.train.grpo import MetricGroups
 
 STAGE = "zero"
 
@@ -180,7 +180,8 @@ class ZeroJob:
         self._file_plan()
         measure_all = self.evaluations.measure_all
         before = measure_all("before", suites, lambda: Instruments(bench, grader))
-        self.training.train(bench, grader, lambda step: self._small_evaluation(step, bench, grader))
+        looks, instruments = self._small_evaluations(), Instruments(bench, grader)
+        self.training.train(bench, grader, lambda step: looks.after_update(step, instruments))
         # Exported before it is measured: its samples name the files that answered.
         self.training.export(bench)
         trained = as_exported(bench, self.stage.model)
@@ -202,14 +203,16 @@ class ZeroJob:
         screening = self.plan.screening
         return {} if screening is None else {"contamination": screening.summary}
 
-    def _small_evaluation(self, step: int, bench: Workbench, grader: GraderPool) -> MetricGroups:
-        """pass@1 on the first suite, every `eval_every` steps."""
+    def _small_evaluations(self) -> SmallEvaluations:
+        """On the first suite."""
         config = self.training.config
-        every, limit = config.train.eval_every, config.eval.during_limit
-        if not every or step % every:
-            return {}
-        return small_evaluation(
-            step, self.plan.suites[0], bench, grader, limit=limit, seed=config.seed
+        return SmallEvaluations(
+            stage=self.stage,
+            suite=self.plan.suites[0],
+            every=config.train.eval_every,
+            limit=config.eval.during_limit,
+            seed=config.seed,
+            diary=self.diary,
         )
 
     def _finish(self, measured: _Measured) -> RunOutcome:
@@ -228,7 +231,7 @@ class ZeroJob:
             inputs={"model": measured.base, "recipe": sha256_file(self.folder.recipe)},
             outputs={
                 str(path.relative_to(self.stage.root)): sha256_file(path)
-                for path in sorted(self.stage.evals.iterdir())
+                for path in sorted(p for p in self.stage.evals.rglob("*") if p.is_file())
             }
             | {"metrics.jsonl": sha256_file(self.stage.metrics)}
             | {

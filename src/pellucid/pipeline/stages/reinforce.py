@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pellucid.config_stages import RlStageConfig
 from pellucid.ledger import EventKind
-from pellucid.pipeline.evaluations import Instruments, small_evaluation
+from pellucid.pipeline.evaluations import Instruments
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import screened_mixture
+from pellucid.pipeline.small_evaluations import SmallEvaluations
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import open_grader
 from pellucid.protocols import ResponseScorer
@@ -87,12 +88,12 @@ def _small_evaluations(
     every, recipe = training.config.train.eval_every, context.recipe
     if not every:
         return lambda step: {}
-    suite = as_asked(pipeline_suites(recipe), recipe, context.config.name)[0]
-
-    def after_update(step: int) -> MetricGroups:
-        if step % every:
-            return {}
-        limit = recipe.eval.during_limit
-        return small_evaluation(step, suite, *instruments, limit=limit, seed=recipe.seed)
-
-    return after_update
+    looks = SmallEvaluations(
+        stage=context.stage,
+        suite=as_asked(pipeline_suites(recipe), recipe, context.config.name)[0],
+        every=every,
+        limit=recipe.eval.during_limit,
+        seed=recipe.seed,
+        diary=context.diary,
+    )
+    return lambda step: looks.after_update(step, instruments)
