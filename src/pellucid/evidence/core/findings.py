@@ -74,7 +74,8 @@ CODES: dict[str, Code] = {
     "claim-fails": Code("recomputed", "the decision rule does not give what the claim says"),
     "control-gains": Code("recomputed", "a negative control shows the claimed gain as well"),
     "extraction-gap": Code("recomputed", "arms differ in answers found by over 2 points", True),
-    "energy-implausible": Code("recomputed", "energy that is zero, negative or does not add up"),
+    "energy-implausible": Code("recomputed", "joules that cannot be, or that have no source"),
+    "energy-mismatch": Code("recomputed", "recomputing gives another bill than is reported"),
     # Cleanliness
     "contaminated": Code("clean", "items of the test are in the training data", True),
     "scan-mismatch": Code("clean", "scanning again finds other overlaps than were recorded"),

@@ -15,6 +15,7 @@ from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.check_claims import check_numbers, check_planned
 from pellucid.evidence.core.check_clean import check_scan, read_sets
+from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
@@ -183,5 +184,6 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_rollouts,
     check_numbers,
     check_scan,
+    check_energy,
 )
 """In this order: later checks read what earlier ones put into the case."""
