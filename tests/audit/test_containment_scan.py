@@ -18,6 +18,7 @@ from pellucid.audit.contamination.corpus import (
 )
 from pellucid.audit.contamination.hashing import WordHasher, gram_hashes, mask_numbers
 from pellucid.audit.contamination.records import Item
+from pellucid.audit.contamination.report import scan_json
 from pellucid.audit.contamination.scan import Scanner
 from pellucid.errors import DataError
 from pellucid.evidence.core.containment import NUMBER, containment, words
@@ -140,6 +141,44 @@ def test_stock_phrases_alone_are_no_leak():
     wanted = [f"{phrase} {filler(rng, 12)}" for _ in range(40)]
     texts = [f"{phrase} {filler(rng, 30)}" for _ in range(200)]
     assert scan(texts, wanted).pairs == ()
+
+
+def test_a_long_run_is_a_leak_where_as_much_in_pieces_is_none():
+    rng = random.Random(6)
+    item = filler(rng, 80)
+    split = item.split()
+    run = " ".join(split[:26])
+    pieces = " . ".join(f"{' '.join(split[i : i + 6])} {filler(rng, 3)}" for i in range(0, 60, 14))
+    found = scan([filler(rng), run, filler(rng), pieces, filler(rng)], [item])
+    assert [(p.row, p.kind, p.exact[0].covered) for p in found.pairs] == [(1, "partial", 26)]
+    assert 0.25 < found.pairs[0].weighted < 0.5
+    assert scan_json(found)["threshold"] < found.pairs[0].weighted
+
+
+def test_a_run_of_a_dozen_words_is_a_leak_of_a_short_item_only():
+    rng = random.Random(7)
+    short, long = filler(rng, 28), filler(rng, 60)
+    texts = [" ".join(item.split()[:11]) for item in (short, long)]
+    assert [p.item.row for p in scan([*texts, filler(rng)], [short, long]).pairs] == [0]
+
+
+def test_numbers_one_after_the_other_are_no_evidence():
+    rng = random.Random(8)
+    item = (
+        "What fraction is the same as (2 - 4 + 6 - 8 + 10 - 12 + 14) / (3 - 6 + 9 - 12 + 15 - 18)?"
+    )
+    texts = [filler(rng) for _ in range(20)] + ["2, 4, 6, 8, 10, 12, 14, 3, 6, 9, 12, 15, 18"]
+    assert scan(texts, [item]).pairs == ()
+    assert [p.row for p in scan([*texts, item], [item]).pairs] == [21]
+
+
+def test_a_copy_counts_stock_phrases_as_found_and_a_fragment_does_not():
+    rng = random.Random(9)
+    stock = "What is the value of the expression"
+    wanted = [f"{stock} {filler(rng, 30)}" for _ in range(30)] + [f"{stock} 7 - 3 + 2"]
+    texts = [filler(rng) for _ in range(20)] + ["value of the expression 7 - 3 + 2"] * 10
+    (copy,) = scan([*texts, f"{filler(rng)} {wanted[-1]}"], wanted).pairs
+    assert (copy.row, copy.item.row, copy.kind) == (30, 30, "full")
 
 
 def test_variants_of_one_template_are_still_seen():

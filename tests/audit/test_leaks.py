@@ -7,7 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pellucid.audit.contamination.corpus import TextSource
-from pellucid.audit.contamination.leaks import LEAKS, PLANTED, plant, scan_and_test
+from pellucid.audit.contamination.leaks import (
+    LEAKS,
+    PLANTED,
+    Plant,
+    SelfTest,
+    plant,
+    scan_and_test,
+)
 from pellucid.audit.contamination.records import Item
 from pellucid.audit.contamination.report import by_suite, counts, scan_json
 from pellucid.audit.contamination.scan import Scanner
@@ -46,6 +53,27 @@ def test_all_five_kinds_are_recovered_and_the_plants_leave_no_trace(world):
     alone = scanner.scan([source])
     assert [round(c, 1) for c in scan.coverages] == [round(c, 1) for c in alone.coverages]
     assert sum(c > 0 for c in scan.coverages) == 2
+
+
+def test_recall_is_told_by_the_length_of_the_items():
+    plants = [Plant(kind, 12, kind != "half copy") for kind in LEAKS for _ in range(20)]
+    plants += [Plant(kind, 30, True) for kind in LEAKS for _ in range(20)]
+    test = SelfTest(plants=plants, documents=9, flagged=0, at_most_false=0)
+    assert [(least, recall) for least, recall, _ in test.by_length] == [(10, 0.8), (25, 1.0)]
+    assert test.recalls["half copy"].value == 0.5
+    assert test.reliable_from == 14
+    told = test.as_json()
+    assert told["reliable_from_words"] == 14
+    assert told["recall_by_length"][0]["words_from"] == 10
+    assert told["recall_by_length"][0]["recall"]["half copy"] == 0.0
+    assert told["recall_by_length"][1]["planted"] == dict.fromkeys(LEAKS, 20)
+
+
+def test_of_too_few_leaks_no_recall_is_claimed():
+    plants = [Plant(kind, 30, True) for kind in LEAKS for _ in range(19)]
+    test = SelfTest(plants=plants, documents=9, flagged=0, at_most_false=0)
+    assert test.recall == 1.0
+    assert test.reliable_from is None
 
 
 def test_a_scanner_that_sees_nothing_has_no_recall(world, monkeypatch):
@@ -127,6 +155,8 @@ def test_the_command_names_file_and_row(world, tmp_path):
     assert result.exit_code == 1, result.output
     assert "c.jsonl row 17: 100.0 % of" in result.output
     assert "half copy 100.0 %" in result.output
+    assert "on to the next: 25: 100.0 %" in result.output
+    assert "95.0 % or more are found in items of 0 words or more" in result.output
     assert json.loads(out.read_text())["counts"]["leaked_items"] == 2
     (tmp_path / "c.jsonl").write_text(json.dumps({"text": corpus[0]}))
     clean = CliRunner().invoke(app, [*arguments, str(tmp_path / "exam.jsonl"), "--json"])

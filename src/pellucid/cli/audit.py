@@ -92,6 +92,7 @@ def hash_prompts(
 
 
 def _print_scan(scan: Scan, test: SelfTest | None) -> None:
+    from pellucid.audit.contamination.leaks import RELIABLE
     from pellucid.audit.contamination.report import by_suite
 
     print_table(
@@ -115,6 +116,13 @@ def _print_scan(scan: Scan, test: SelfTest | None) -> None:
         return
     kinds = ", ".join(f"{kind} {percent(e.value)}" for kind, e in test.recalls.items())
     typer.echo(f"self-test on this corpus, planted leaks found: {kinds}")
+    steps = ", ".join(f"{least}: {percent(recall)}" for least, recall, _ in test.by_length)
+    typer.echo(f"by the words of the item, from these on to the next: {steps}")
+    whole = test.reliable_from
+    typer.echo(
+        f"of every kind {percent(RELIABLE)} or more are found in items of "
+        + (f"{whole} words or more" if whole is not None else "no length that was tried")
+    )
     typer.echo(
         f"{test.flagged} of {test.documents} documents flagged; {test.at_most_false} of them hold "
         "no full copy: no more than these are false"

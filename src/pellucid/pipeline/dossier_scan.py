@@ -148,8 +148,10 @@ def _worse(first: Document | None, second: Document) -> Document:
 def _weakest(tests: Sequence[Document]) -> Document:
     """Of every kind of leak the lowest recall; false alarms and documents are added."""
     kinds = {kind for test in tests for kind in test["recall"]}
+    lengths = [test.get("reliable_from_words") for test in tests]
     return {
-        **tests[0],
+        **{key: value for key, value in tests[0].items() if key != "recall_by_length"},
+        "reliable_from_words": None if None in lengths else max(lengths),
         "recall": {
             kind: min(test["recall"].get(kind, 0.0) for test in tests) for kind in sorted(kinds)
         },

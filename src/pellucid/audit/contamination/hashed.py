@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.artifacts import writing
-from pellucid.audit.contamination.decide import decide
+from pellucid.audit.contamination.decide import decide, kind_of
 from pellucid.audit.contamination.hashing import WordHasher
 from pellucid.audit.contamination.index import ItemIndex, Match
 from pellucid.audit.contamination.lookup import Ints
@@ -143,24 +143,23 @@ def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> 
     decided, largest = decide(index, rows, len(places))
     wanted = {int(document): places[int(document)] for document in decided.document}
     held = _held(path, set(wanted.values()))
-    pairs = [
-        Pair(
-            source=f"{path.name}: {wanted[int(document)][0]}",
-            row=wanted[int(document)][1],
-            item=items[int(item)],
-            kind="full" if is_full else "partial",
-            weighted=round(float(weighted), 4),
-            evidence=round(float(evidence), 2),
-            exact=(
-                counted(
-                    gram_digests(items[int(item)].text, salt),
-                    held[wanted[int(document)]],
-                    DECIDING,
-                ),
-            ),
-        )
-        for document, item, weighted, evidence, is_full in zip(*decided, strict=True)
-    ]
+    pairs = []
+    for document, item, weighted, evidence, is_sure in zip(*decided, strict=True):
+        place, own = wanted[int(document)], items[int(item)]
+        exact = counted(gram_digests(own.text, salt), held[place], DECIDING)
+        kind = kind_of(rule, exact, bool(is_sure))
+        if kind is not None:
+            pairs.append(
+                Pair(
+                    source=f"{path.name}: {place[0]}",
+                    row=place[1],
+                    item=own,
+                    kind=kind,
+                    weighted=round(float(weighted), 4),
+                    evidence=round(float(evidence), 2),
+                    exact=(exact,),
+                )
+            )
     return Scan(
         rule=rule,
         items=items,

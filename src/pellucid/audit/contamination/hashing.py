@@ -155,9 +155,14 @@ def mixed(hashes: Hashes) -> Hashes:
     return (hashes ^ (hashes >> _HALF)) * _MIX
 
 
+def is_number(hashes: Hashes) -> NDArray[np.bool_]:
+    """Of words' hashes, those of digits."""
+    return (hashes & _LOWEST).astype(bool)
+
+
 def mask_numbers(words: Words) -> Words:
     """The number-masked form: each run of digit words, within a document, is one word."""
-    is_digit = (words.hashes & _LOWEST).astype(bool)
+    is_digit = is_number(words.hashes)
     kept = np.ones(len(words.hashes), dtype=bool)
     kept[1:] = ~(is_digit[1:] & is_digit[:-1])
     inner = words.first[:-1]

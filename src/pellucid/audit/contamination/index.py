@@ -20,6 +20,7 @@ from pellucid.audit.contamination.hashing import (
     WordHasher,
     Words,
     gram_hashes,
+    is_number,
     mask_numbers,
 )
 from pellucid.audit.contamination.lookup import Ints, SortedHashes, distinct, ranges
@@ -41,7 +42,7 @@ class Match(NamedTuple):
 class _Table:
     """N-grams of one length."""
 
-    def __init__(self, n: int, hashes: Hashes, where: Ints) -> None:
+    def __init__(self, n: int, hashes: Hashes, where: Ints, numbers: NDArray[np.bool_]) -> None:
         self.n = n
         order = np.argsort(hashes, kind="stable")
         self.where: Ints = where[order]
@@ -50,6 +51,8 @@ class _Table:
             hashes[order], return_index=True, return_counts=True
         )
         self.grams = SortedHashes(grams)
+        self.is_numbers = numbers[order][self.start]
+        """[U] Whether all words of the n-gram are numbers."""
         self.documents = np.zeros(len(grams), dtype=np.int64)
         """[U] Documents seen so far that have the n-gram."""
 
@@ -88,6 +91,15 @@ class ItemIndex:
         sizes = (DECIDING,) if masked else range(LEAST_WORDS, DECIDING + 1)
         tables = (self._table(words, n) for n in sizes)
         self.tables = [table for table in tables if len(table.start)]
+        self.searched: Ints = self._searched()
+        """Words of each item that lie in an n-gram of the tables: the others are stock phrases."""
+
+    def _searched(self) -> Ints:
+        is_searched = np.zeros(len(self.item_of), dtype=bool)
+        for table in self.tables:
+            for step in range(table.n):
+                is_searched[table.where + step] = True
+        return np.bincount(self.item_of[is_searched], minlength=len(self.lengths))
 
     def _table(self, words: Words, n: int) -> _Table:
         """All n-grams of the deciding length; of a shorter one, those that are whole items."""
@@ -100,7 +112,9 @@ class ItemIndex:
             inside &= self.lengths[item] == n
         hashes, item = hashes[inside], item[inside]
         kept = self._without_stock(hashes, item) if n == DECIDING else slice(None)
-        return _Table(n, hashes[kept], place[inside][kept])
+        where = place[inside][kept]
+        before = np.concatenate([[0], np.cumsum(is_number(words.hashes))])
+        return _Table(n, hashes[kept], where, before[where + n] - before[where] == n)
 
     def _without_stock(self, hashes: Hashes, item: Ints) -> NDArray[np.bool_]:
         """False for stock phrases, but in items that are mostly made of them: variants of one
@@ -151,9 +165,10 @@ class ItemIndex:
         if not len(begins):
             return rows
         covered = np.add.reduceat(new_words, begins)
-        length = self.lengths.take(item.take(begins))
-        can_count = (covered >= self.rule.least * length) & (
-            (covered >= self.rule.evidence) | (self.rule.whole_counts & (covered == length))
+        own = item.take(begins)
+        is_whole = self.rule.whole_counts & (covered == self.searched.take(own))
+        can_count = (covered >= self.rule.least * self.lengths.take(own)) & (
+            (covered >= self.rule.evidence) | is_whole
         )
         kept = np.flatnonzero(np.repeat(can_count, np.diff(begins, append=len(new_words))))
         return Match(*(column.take(kept) for column in rows))

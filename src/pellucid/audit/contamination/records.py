@@ -48,12 +48,22 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a document counts as holding an item. Words are weighted by rarity (see `weights`)."""
+    """When a document counts as holding an item. Words are weighted by rarity (see `decide`).
 
-    coverage: float = 0.4
+    Weight is counted in words that nothing else has. A run is words of the item one after the
+    other, all in n-grams found: a half copy is one run, and phrases in common are many.
+    """
+
+    coverage: float = 0.5
     """Least share of the item's weight that lies in n-grams found."""
     evidence: float = 6.0
-    """Least weight found, in words that nothing else has: stock phrases add up to little."""
+    """Least weight found: stock phrases add up to little."""
+    run_coverage: float = 0.35
+    """Least share of the item's weight where a single run has it, and `evidence`."""
+    long_coverage: float = 0.25
+    """Least share where a single run has `long_evidence`."""
+    long_evidence: float = 10.0
+    """Weight of a run that no two texts share by chance."""
     full: float = 0.9
     """From this unweighted share of its words on, an item that counts is there "in full"."""
     whole_counts: bool = True
@@ -62,6 +72,11 @@ class Rule:
     """Least share of the item's words, unweighted: below, a pair is no candidate."""
     stock_items: int = 16
     """N-grams that more items share are stock phrases, and count for nothing."""
+
+    @property
+    def threshold(self) -> float:
+        """No pair counts below this share of its item."""
+        return min(self.coverage, self.run_coverage, self.long_coverage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

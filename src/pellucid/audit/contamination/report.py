@@ -1,6 +1,6 @@
 """`scan.json`: what a scan found, for the dossier and for people.
 
-    {"v": 1, "tool": …, "rule": {…}, "threshold": 0.4, "lengths": [5, 8, 13], "deciding": 5,
+    {"v": 1, "tool": …, "rule": {…}, "threshold": 0.25, "lengths": [5, 8, 13], "deciding": 5,
      "sources": [{"name", "documents", "characters"}], "counts": {…}, "self_test": {…},
      "suites": {SUITE: {"items": {ITEM: {
          "containment": 0.97,     largest weighted share of the item in one document that holds it,
@@ -50,7 +50,7 @@ def scan_json(scan: Scan, self_test: SelfTest | None = None) -> dict[str, Any]:
         "v": FORMAT,
         "tool": f"pellucid {pellucid.__version__}",
         "rule": asdict(scan.rule),
-        "threshold": scan.rule.coverage,
+        "threshold": scan.rule.threshold,
         "lengths": list(LENGTHS),
         "deciding": DECIDING,
         "sources": [asdict(source) for source in scan.sources],
@@ -85,10 +85,6 @@ def by_suite(scan: Scan) -> dict[str, dict[str, int]]:
         if kind := best.get((item.suite, item.row)):
             row[kind] += 1
     return table
-
-
-def _twins_last(pair: Pair) -> tuple[bool, float]:
-    return pair.kind == "twin", -pair.weighted
 
 
 def _containment(pair: Pair) -> float:

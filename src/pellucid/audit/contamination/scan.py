@@ -20,14 +20,16 @@ from typing import NamedTuple
 import numpy as np
 
 from pellucid.audit.contamination.counting import PairCounter
-from pellucid.audit.contamination.decide import Decided, decide
+from pellucid.audit.contamination.decide import Decided, decide, kind_of
 from pellucid.audit.contamination.hashing import BATCH_BYTES, WordHasher
 from pellucid.audit.contamination.index import ItemIndex, Match
 from pellucid.audit.contamination.lookup import Ints, distinct
 from pellucid.audit.contamination.records import Item, Kind, Pair, Rule, Scan, Source, SourceCount
 from pellucid.evidence.core.containment import DECIDING, LENGTHS, Containment
 
-TWIN_RULE = Rule(coverage=0.7, evidence=8.0, whole_counts=False)
+TWIN_RULE = Rule(
+    coverage=0.7, evidence=8.0, run_coverage=0.7, long_coverage=0.7, whole_counts=False
+)
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
 
 _ROWS = 1 << 40
@@ -63,7 +65,8 @@ class _Found:
 
     row: int
     item: int
-    kind: Kind
+    is_twin: bool
+    is_sure: bool
     weighted: float
     evidence: float
 
@@ -113,10 +116,9 @@ class Scanner:
             jobs = [(sources[i], reads[i].texts, pairs) for i, pairs in found.items()]
             counted = run(_count, jobs)
             pairs = [
-                _as_pair(sources[i].name, pair, self.items[pair.item], exact)
+                pair
                 for (i, own), counts in zip(found.items(), counted, strict=True)
-                for pair, exact in zip(own, counts, strict=True)
-                if exact[LENGTHS.index(DECIDING)].found
+                for pair in self._counting(sources[i].name, own, counts)
             ]
         plain.take_counts(), masked.take_counts()
         return Scan(
@@ -136,13 +138,41 @@ class Scanner:
         plain_rows = _joined([read.plain for read in reads])
         plain, largest = decide(self._indexes.plain, plain_rows, total, below=real * _ROWS)
         masked, _ = decide(self._indexes.masked, _joined([read.masked for read in reads]), total)
-        seen = set(zip(plain.document.tolist(), plain.item.tolist(), strict=True))
+        sure = zip(plain.document[plain.is_sure], plain.item[plain.is_sure], strict=True)
+        seen = {(int(document), int(item)) for document, item in sure}
         found: dict[int, list[_Found]] = {}
-        for document, pair in [*_pairs(plain, ("partial", "full")), *_pairs(masked, ("twin",) * 2)]:
-            if pair.kind != "twin" or (document, pair.item) not in seen:
+        for document, pair in [*_pairs(plain, is_twin=False), *_pairs(masked, is_twin=True)]:
+            if not pair.is_twin or (document, pair.item) not in seen:
                 found.setdefault(document // _ROWS, []).append(pair)
-        ordered = {source: sorted(found[source], key=lambda p: p.row) for source in sorted(found)}
+        ordered = {
+            source: sorted(found[source], key=lambda p: (p.row, p.is_twin))
+            for source in sorted(found)
+        }
         return ordered, largest
+
+    def _counting(
+        self, name: str, found: Sequence[_Found], counts: Sequence[tuple[Containment, ...]]
+    ) -> Iterator[Pair]:
+        """Pairs of one source that count, by what was counted in them; twins where nothing else."""
+        others = set()
+        for pair, exact in zip(found, counts, strict=True):
+            deciding = exact[LENGTHS.index(DECIDING)]
+            if pair.is_twin:
+                is_new = (pair.row, pair.item) not in others
+                kind: Kind | None = "twin" if deciding.found and is_new else None
+            else:
+                kind = kind_of(self.rule, deciding, pair.is_sure)
+                others.add((pair.row, pair.item) if kind else None)
+            if kind is not None:
+                yield Pair(
+                    source=name,
+                    row=pair.row,
+                    item=self.items[pair.item],
+                    kind=kind,
+                    weighted=pair.weighted,
+                    evidence=pair.evidence,
+                    exact=exact,
+                )
 
 
 def _joined(matches: Sequence[Match]) -> Match:
@@ -151,12 +181,11 @@ def _joined(matches: Sequence[Match]) -> Match:
     return Match(*(np.concatenate(columns) for columns in zip(*numbered, strict=True)))
 
 
-def _pairs(decided: Decided, kinds: tuple[Kind, Kind]) -> Iterator[tuple[int, _Found]]:
+def _pairs(decided: Decided, *, is_twin: bool) -> Iterator[tuple[int, _Found]]:
     columns = (column.tolist() for column in decided)
-    for document, item, weighted, evidence, is_full in zip(*columns, strict=True):
-        kind = kinds[is_full]
-        row = document % _ROWS
-        yield document, _Found(row, item, kind, round(weighted, 4), round(evidence, 2))
+    for document, item, weighted, evidence, is_sure in zip(*columns, strict=True):
+        numbers = round(weighted, 4), round(evidence, 2)
+        yield document, _Found(document % _ROWS, item, is_twin, is_sure, *numbers)
 
 
 # What runs in each process
@@ -260,7 +289,7 @@ def _count(
     for rows, texts in _batches(_texts_of(source, kept, by_row), _COUNTED_CHARACTERS):
         pairs = [(number, place) for number, row in enumerate(rows) for place in by_row[int(row)]]
         for is_twin in (False, True):
-            own = [(n, place) for n, place in pairs if (found[place].kind == "twin") == is_twin]
+            own = [(n, place) for n, place in pairs if found[place].is_twin == is_twin]
             if own:
                 document = np.array([n for n, _ in own])
                 item = np.array([found[place].item for _, place in own])
@@ -284,15 +313,3 @@ def _texts_of(
             left -= 1
         if not left:
             return
-
-
-def _as_pair(name: str, found: _Found, item: Item, exact: tuple[Containment, ...]) -> Pair:
-    return Pair(
-        source=name,
-        row=found.row,
-        item=item,
-        kind=found.kind,
-        weighted=found.weighted,
-        evidence=found.evidence,
-        exact=exact,
-    )

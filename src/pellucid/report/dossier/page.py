@@ -178,6 +178,9 @@ def _recall_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]
     test = view.scan["self_test"] if view.scan else {}
     for kind, recall in (test.get("recall") or {}).items():
         yield f"planted: {kind}", cells.fact(SCAN_PATH, words.percent(float(recall)))
+    if test.get("reliable_from_words") is not None:
+        least = words.count(test["reliable_from_words"])
+        yield "95 % of every kind, items of so many words or more", cells.fact(SCAN_PATH, least)
     if "false_positives" in test and "documents" in test:
         text = f"{words.count(test['false_positives'])} in {words.count(test['documents'])}"
         yield "false alarms, documents", cells.fact(SCAN_PATH, text)
