@@ -258,10 +258,15 @@ def _graders() -> Iterator[Finding]:
     elif misses:
         first = misses[0]
         remedy = f"first: {first.vector.kind} graded {first.score.verdict}: reinstall pellucid"
+    elif result.not_run:
+        remedy = "; ".join(result.not_run)
+    found = f"{result.num_vectors - len(misses)} of {result.num_vectors} labelled answers right"
+    if result.not_run:
+        found += f", {sum(result.not_run.values())} not run"
     yield Finding(
         name="graders",
         status=Status.FAIL if misses else Status.OK,
-        found=f"{result.num_vectors - len(misses)} of {result.num_vectors} labelled answers right",
+        found=found,
         remedy=remedy,
     )
 

@@ -3,6 +3,7 @@ import pytest
 from pellucid.data.check import check, list_datasets, plain_words
 from pellucid.data.fetch import get
 from pellucid.data.registry import DATASETS
+from pellucid.rewards.constraints import KindCoverage
 from pellucid.tasks import PROCEDURAL
 
 
@@ -39,6 +40,22 @@ def test_the_report_names_rows_that_are_refused_repeated_or_held_out_elsewhere(p
     math = check("math", data_dir=tmp_path)
     assert [r.reason for r in math.splits[0].refused] == ["the publisher gives no answer"]
     assert [o.pairs for o in math.overlaps] == [()]
+
+
+def test_instructions_without_a_rule_are_named_with_the_items_that_hold_them(published, tmp_path):
+    get("ifbench", source_folder=published.folder, data_dir=tmp_path)
+    (split,) = check("ifbench", data_dir=tmp_path).splits
+    assert split.kinds == KindCoverage(checked=2, named=3, missing={"words:start_verb": 1})
+    assert [row.row for row in split.refused] == [2]
+    assert "words:start_verb is not checked here: which words are verbs" in split.refused[0].reason
+
+
+def test_every_instruction_of_ifeval_has_a_rule(published, tmp_path):
+    get("ifeval", source_folder=published.folder, data_dir=tmp_path)
+    (split,) = check("ifeval", data_dir=tmp_path).splits
+    assert split.kinds.checked == split.kinds.named > 0
+    assert split.kinds.missing == {}
+    assert split.refused == ()
 
 
 def test_a_clean_set_is_clean(published, tmp_path):

@@ -37,6 +37,7 @@ EXPECTED = {
     ("mmlu", "val"): 4,
     ("mmlu", "dev"): 4,
     ("ifeval", "test"): 3,
+    ("ifbench", "test"): 3,
     **{("mgsm", language): 2 for language in LANGUAGES},
 }
 

@@ -145,6 +145,17 @@ def test_an_ifeval_gold_keeps_the_arguments_that_are_given():
     ]
 
 
+def test_a_gold_of_ifbench_has_whole_numbers():
+    record = {
+        "prompt": "Write.",
+        "instruction_id_list": ["count:numbers"],
+        "kwargs": [{"N": 2.0, "word": None, "percentage": 27.5}],
+    }
+    (entry,) = json.loads(READERS["ifeval"](record).gold)
+    assert entry == {"id": "count:numbers", "kwargs": {"N": 2, "percentage": 27.5}}
+    assert type(entry["kwargs"]["N"]) is int
+
+
 def test_a_line_separator_inside_a_json_line_does_not_split_it():
     line = json.dumps({"question": "a\u2028b"}, ensure_ascii=False)
     assert decode(f"{line}\n".encode(), "x.jsonl") == [{"question": "a\u2028b"}]

@@ -18,6 +18,7 @@ PUBLISHED_ROWS = {
     "arc-challenge": {"test": 1150, "dev": 294},
     "mmlu": {"test": 14042, "val": 1531, "dev": 285},
     "ifeval": {"test": 541},
+    "ifbench": {"test": 300},
     "mgsm": dict.fromkeys(LANGUAGES, 250),
 }
 

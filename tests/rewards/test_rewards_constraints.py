@@ -7,8 +7,10 @@ import pytest
 
 from pellucid.records import Problem, Verdict
 from pellucid.rewards import GRADERS, check_gold
-from pellucid.rewards.constraints import KINDS, count_sentences, read_constraints
+from pellucid.rewards.constraints import KINDS, read_constraints
 from pellucid.rewards.identify import identify
+from pellucid.rewards.ifbench import IFBENCH_KINDS, NOT_CHECKED
+from pellucid.rewards.instruction import split_sentences
 from pellucid.rewards.vectors import load_vectors
 
 VECTORS = [v for v in load_vectors() if v.grader in ("constraints", "sequence", "choice")]
@@ -30,6 +32,15 @@ def test_every_kind_has_a_right_and_a_wrong_vector():
         verdicts[vector.kind].add(vector.verdict)
     for kind in KINDS:
         assert {Verdict.CORRECT, Verdict.WRONG} <= verdicts[kind], kind
+
+
+def test_what_no_rule_decides_is_named_and_an_error_whatever_else_is_asked():
+    assert not KINDS.keys() & NOT_CHECKED.keys()
+    assert KINDS.keys() >= IFBENCH_KINDS.keys()
+    for kind, why in NOT_CHECKED.items():
+        asked = problem(("punctuation:no_comma", {}), (kind, {}))
+        assert check_gold(asked) == f"{kind} is not checked here: {why}"
+        assert GRADERS["constraints"](asked, "One, two").verdict is Verdict.ERROR
 
 
 def test_the_detail_names_what_was_not_followed():
@@ -78,7 +89,9 @@ def test_texts_made_to_be_costly_are_graded_by_every_kind(text):
         "nth_paragraph": 1, "first_word": "x", "num_placeholders": 1, "postscript_marker": "P.P.S",
         "num_bullets": 3, "num_highlights": 1, "section_spliter": "SECTION", "num_sections": 2,
         "prompt_to_repeat": "x", "end_phrase": "x", "capital_relation": "at least",
-        "capital_frequency": 2,
+        "capital_frequency": 2, "N": 2, "small_n": 2, "min_words": 1, "max_words": 9, "word": "x",
+        "keyword1": "x", "keyword2": "x", "keyword3": "x", "keyword4": "x", "keyword5": "x",
+        "sep": "-", "options": "x/y", "n": 1, "m": 1,
     }  # fmt: skip
     score = GRADERS["constraints"](problem(*((kind, kwargs) for kind in KINDS)), text)
     assert score.verdict is Verdict.WRONG
@@ -97,7 +110,7 @@ def test_texts_made_to_be_costly_are_graded_by_every_kind(text):
     ],
 )
 def test_sentences_are_counted_by_their_ends(text, count):
-    assert count_sentences(text) == count
+    assert len(split_sentences(text)) == count
 
 
 @pytest.mark.parametrize(

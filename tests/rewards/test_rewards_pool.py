@@ -1,12 +1,14 @@
 import random
 import threading
+from collections import Counter
 from concurrent.futures import Future
 
 import pytest
 
 from pellucid.errors import ConfigError
-from pellucid.records import Problem, Verdict
-from pellucid.rewards import GraderPool
+from pellucid.records import Problem, Score, Verdict
+from pellucid.rewards import GRADERS, GraderPool
+from pellucid.rewards import vectors as labelled
 from pellucid.rewards.opinions import Questions, _Question
 from pellucid.rewards.vectors import load_vectors, self_test
 
@@ -181,7 +183,7 @@ def test_an_unknown_grader_is_named_with_the_nearest(pool):
 
 
 def test_math_verify_and_the_strict_graders_get_every_labelled_vector_right_in_any_order():
-    vectors = load_vectors()
+    vectors = [v for v in load_vectors() if v.grader not in ("code", "reasoning-gym")]
     order = list(range(len(vectors)))
     random.Random(3).shuffle(order)
     with GraderPool(num_workers=1, timeout_s=30.0) as pool:
@@ -193,6 +195,38 @@ def test_math_verify_and_the_strict_graders_get_every_labelled_vector_right_in_a
         )
     assert shuffled == [scores[i] for i in order]
     assert {s.method for s in scores} >= {"strict", "math-verify", "integer", "countdown"}
-    assert result.num_vectors == len(vectors)
+    assert result.num_vectors >= len(vectors)
+    assert result.num_vectors + sum(result.not_run.values()) == len(load_vectors())
     assert result.num_errors == 0
     assert result.false_positives.value == 0.0 < result.false_positives.high < 0.06
+
+
+def test_vectors_whose_instrument_is_missing_are_not_run_and_not_passed(monkeypatch):
+    missing = {"code": "no jail here", "reasoning-gym": "no such package"}
+    monkeypatch.setattr(labelled, "why_missing", lambda: missing["code"])
+    monkeypatch.setattr(labelled, "why_unusable", lambda gold: missing["reasoning-gym"])
+    asked = []
+
+    class Right:
+        def grade(self, problems, responses):
+            asked.extend(p.grader for p in problems)
+            by_place = {(v.gold, v.response): v.verdict for v in load_vectors()}
+            pairs = zip(problems, responses, strict=True)
+            return [Score(verdict=by_place[p.gold, r]) for p, r in pairs]
+
+    result = self_test(Right())
+    left_out = Counter(missing.get(v.grader) for v in load_vectors())
+    assert not set(asked) & set(missing)
+    assert result.num_vectors == len(asked) == left_out.pop(None)
+    assert result.not_run == left_out
+    assert min(left_out.values()) >= 15
+    assert result.misses == ()
+
+
+def test_every_kind_has_five_vectors_and_every_grader_right_and_wrong_ones():
+    vectors = load_vectors()
+    assert min(Counter(v.kind for v in vectors).values()) >= 5
+    verdicts = {(v.grader, v.verdict) for v in vectors}
+    for grader in set(GRADERS) - {"open", "smalltalk"}:
+        assert {(grader, Verdict.CORRECT), (grader, Verdict.WRONG)} <= verdicts, grader
+    assert len({(v.grader, v.gold, v.response) for v in vectors}) == len(vectors)

@@ -119,6 +119,14 @@ def _print_report(found: DataReport) -> None:
             f"{found.name}/{split.split}: {split.rows} rows, {len(split.repeated)} repeated, "
             f"{len(split.refused)} refused"
         )
+        if split.kinds is not None:
+            kinds, usable = split.kinds, split.rows - len(split.refused)
+            typer.echo(
+                f"  {kinds.checked} of {kinds.named} kinds of instructions are checked, "
+                f"{usable} of {split.rows} items whole"
+            )
+            for kind, count in kinds.missing.items():
+                typer.echo(f"  not checked: {kind}, in {count} items")
         for row in split.refused[:ROWS_SHOWN]:
             typer.echo(f"  row {row.row}: {row.reason} (answer {row.gold!r})")
         if len(split.refused) > ROWS_SHOWN:

@@ -16,6 +16,7 @@ from pellucid.data.registry import DATASETS, Dataset
 from pellucid.data.store import default_data_dir, read_split
 from pellucid.errors import DataError
 from pellucid.records import Problem
+from pellucid.rewards.constraints import KindCoverage, kind_coverage
 from pellucid.tasks import PROCEDURAL, procedural
 from pellucid.tasks.lookup import lookup
 
@@ -35,6 +36,8 @@ class SplitReport:
     """(row, earlier row with the same question)."""
     refused: tuple[Refusal, ...]
     """Rows whose gold the grader cannot use; `load_problems` leaves them out."""
+    kinds: KindCoverage | None = None
+    """Of sets of checkable instructions: which kinds a rule decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +203,7 @@ def report_split(name: str, problems: Sequence[Problem]) -> SplitReport:
         rows=len(problems),
         repeated=tuple(repeated),
         refused=tuple(usable(problems).refused),
+        kinds=kind_coverage([p.gold for p in problems if p.grader == "constraints"]),
     )
 
 

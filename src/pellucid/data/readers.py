@@ -222,13 +222,19 @@ def read_mgsm(record: Record) -> Row:
 
 
 def read_ifeval(record: Record) -> Row:
-    """The gold lists what a program checks, arguments that are null left out."""
+    """The gold lists what a program checks: arguments that are null left out, whole numbers without
+    the `.0` that IFBench writes.
+    """
     pairs = zip(record["instruction_id_list"], record["kwargs"], strict=True)
     gold = [
-        {"id": name, "kwargs": {k: v for k, v in given.items() if v is not None}}
+        {"id": name, "kwargs": {k: _whole(v) for k, v in given.items() if v is not None}}
         for name, given in pairs
     ]
     return Row(record["prompt"].strip(), json.dumps(gold, ensure_ascii=False))
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 READERS: dict[str, Callable[[Record], Row]] = {

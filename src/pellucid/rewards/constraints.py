@@ -1,4 +1,5 @@
-"""Instructions that a program can check, as in IFEval (Zhou et al. 2023, arXiv 2311.07911).
+"""Instructions that a program can check, as in IFEval (Zhou et al. 2023, arXiv 2311.07911) and
+IFBench (`ifbench`).
 
 Gold: `[{"id": "length_constraints:number_words", "kwargs": {"relation": "at least", "num_words":
 300}}, …]`, the names of IFEval's own set. The verdict is the strict one at the level of the prompt:
@@ -16,22 +17,21 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from pellucid.records import Problem, Score, Verdict
 from pellucid.rewards.extract import split_thinking
 from pellucid.rewards.identify import identify, main_script
+from pellucid.rewards.ifbench import IFBENCH_KINDS, NOT_CHECKED
+from pellucid.rewards.instruction import Arguments, Kind, split_sentences
 from pellucid.rewards.simple import verdict_of
 
 METHOD = "constraints"
 MAX_CHARS = 100_000
 """Longer responses are wrong unread."""
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
-_ABBREVIATION = re.compile(
-    r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|No|Fig|Inc|Ltd|[A-Z])\.$"
-)
-_STOPS = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？]+")
 _WORD = re.compile(r"\w+")
 _CASED_WORD = re.compile(r"\w[\w'’-]*")
 _FIRST_WORD = re.compile(r"[^\s.,?!'\"]*")
@@ -41,8 +41,6 @@ _PLACEHOLDER = re.compile(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\]")
 _TITLE = re.compile(r"<<[^\n<>]*[^\s<>][^\n<>]*>>")
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL | re.IGNORECASE)
 _ANSWERS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-
-Arguments = Mapping[str, Any]
 
 
 def _related(count: int, relation: str, wanted: int) -> bool:
@@ -62,18 +60,6 @@ def _sections(text: str, mark: str) -> list[str] | None:
     if len(parts) > 1 and not parts[-1]:
         parts = parts[:-1]
     return parts if all(parts) else None
-
-
-def count_sentences(text: str) -> int:
-    """Sentences by their ends; what follows the last end counts where it has a word."""
-    count, start = 0, 0
-    for stop in _STOPS.finditer(text):
-        sentence = text[start : stop.end()]
-        if stop[0] == "." and _ABBREVIATION.search(sentence[-12:]):
-            continue
-        count += bool(_WORD.search(sentence))
-        start = stop.end()
-    return count + bool(_WORD.search(text[start:]))
 
 
 def _letters(text: str, a: Arguments) -> bool:
@@ -139,15 +125,7 @@ def _is_english(text: str) -> bool:
     return main_script(text) == "LATIN" and identify(text) in ("en", None)
 
 
-class Kind(NamedTuple):
-    """A kind of instruction."""
-
-    is_followed: Callable[[str, Arguments], bool]
-    arguments: Mapping[str, type]
-    """What an instruction of this kind has to give."""
-
-
-KINDS: dict[str, Kind] = {
+_IFEVAL_KINDS: dict[str, Kind] = {
     "keywords:existence": Kind(
         lambda t, a: all(_find(word, t) for word in a["keywords"]), {"keywords": list}
     ),
@@ -171,7 +149,7 @@ KINDS: dict[str, Kind] = {
         lambda t, a: identify(t) == a["language"], {"language": str}
     ),
     "length_constraints:number_sentences": Kind(
-        lambda t, a: _related(count_sentences(t), a["relation"], a["num_sentences"]),
+        lambda t, a: _related(len(split_sentences(t)), a["relation"], a["num_sentences"]),
         {"relation": str, "num_sentences": int},
     ),
     "length_constraints:number_paragraphs": Kind(_paragraphs, {"num_paragraphs": int}),
@@ -216,6 +194,8 @@ KINDS: dict[str, Kind] = {
     "change_case:english_lowercase": Kind(lambda t, a: t.islower() and _is_english(t), {}),
     "punctuation:no_comma": Kind(lambda t, a: "," not in t, {}),
 }
+KINDS: dict[str, Kind] = {**_IFEVAL_KINDS, **IFBENCH_KINDS}
+"""By the names of IFEval and of IFBench."""
 
 
 class Constraint(NamedTuple):
@@ -241,13 +221,42 @@ def read_constraints(gold: str) -> tuple[Constraint, ...]:
 
 def _check(constraint: Constraint) -> None:
     if constraint.id not in KINDS:
-        raise ValueError(f"unknown instruction {constraint.id!r}")
+        why = NOT_CHECKED.get(constraint.id)
+        raise ValueError(
+            f"{constraint.id} is not checked here: {why}"
+            if why
+            else f"unknown instruction {constraint.id!r}"
+        )
     for name, kind in KINDS[constraint.id].arguments.items():
         value = constraint.kwargs.get(name)
         if type(value) is not kind or (kind is not int and not value):
             raise ValueError(f"{constraint.id} needs {name}, a {kind.__name__}, not {value!r}")
         if name.endswith("relation") and value not in ("at least", "less than"):
             raise ValueError(f'{name} must be "at least" or "less than", not {value!r}')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindCoverage:
+    """How many of the kinds that some golds name are decided by a rule here.
+
+    Example: KindCoverage(checked=40, named=58, missing={"format:thesis": 9, …})
+    """
+
+    checked: int
+    named: int
+    missing: dict[str, int]
+    """Kind without a rule -> golds that name it."""
+
+
+def kind_coverage(golds: Sequence[str]) -> KindCoverage | None:
+    """None without golds. Raises ValueError where one is not of the form above."""
+    if not golds:
+        return None
+    named = [{entry["id"] for entry in json.loads(gold)} for gold in golds]
+    every: set[str] = set().union(*named)
+    missing = sorted(every - KINDS.keys())
+    counts = {kind: sum(kind in kinds for kinds in named) for kind in missing}
+    return KindCoverage(checked=len(every) - len(missing), named=len(every), missing=counts)
 
 
 def answer_text(response: str) -> str:

@@ -6,6 +6,7 @@ that its scorer sees what it made and not a copy that went through JSON.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from typing import NamedTuple
 
@@ -42,6 +43,20 @@ def read_entry(gold: str) -> Entry:
     return entry
 
 
+def why_unusable(gold: str) -> str | None:
+    """Why the package cannot score against a gold; None where it can."""
+    if importlib.util.find_spec("reasoning_gym") is None:
+        return "reasoning-gym is missing: install pellucid[reasoning-gym]"
+    try:
+        entry = read_entry(gold)
+        made = make_entry(entry.dataset, entry.seed, entry.index)
+    except (ValueError, DataError) as error:
+        return str(error)
+    if made["answer"] != entry.answer:
+        return "another version of reasoning-gym made this problem"
+    return None
+
+
 def grade_gym(problem: Problem, response: str) -> Score:
     """Correct where the package's scorer gives full marks; partial ones are in the detail."""
     answer = extract_answer(response)
@@ -51,17 +66,11 @@ def grade_gym(problem: Problem, response: str) -> Score:
         detail = f"longer than {MAX_CHARS} characters"
         return Score(verdict=Verdict.WRONG, extracted=answer, method=METHOD, detail=detail)
 
-    def failed(reason: str) -> Score:
-        return Score(verdict=Verdict.ERROR, extracted=answer, method=METHOD, detail=reason)
-
-    try:
-        gold = read_entry(problem.gold)
-        scorer = make_dataset(gold.dataset, gold.seed)
-        entry = make_entry(gold.dataset, gold.seed, gold.index)
-    except (ValueError, DataError) as error:
-        return failed(str(error))
-    if entry["answer"] != gold.answer:
-        return failed("another version of reasoning-gym made this problem")
+    if (why := why_unusable(problem.gold)) is not None:
+        return Score(verdict=Verdict.ERROR, extracted=answer, method=METHOD, detail=why)
+    gold = read_entry(problem.gold)
+    scorer = make_dataset(gold.dataset, gold.seed)
+    entry = make_entry(gold.dataset, gold.seed, gold.index)
     try:
         value = float(scorer.score_answer(answer, entry))
     except Exception as error:  # noqa: BLE001 - foreign code on a model's text: any type comes

@@ -30,6 +30,8 @@ GRADER_SOURCES = (
     "rewards/exact.py",
     "rewards/extract.py",
     "rewards/identify.py",
+    "rewards/ifbench.py",
+    "rewards/instruction.py",
     "rewards/latex.py",
     "rewards/math.py",
     "rewards/parse.py",
