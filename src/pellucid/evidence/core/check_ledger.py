@@ -18,17 +18,23 @@ _FIELDS = {"serial": int, "time": str, "kind": str, "payload": dict, "prev": str
 
 
 def read_ledger(case: Case) -> None:
-    """Reads the events into the case, and checks their chain."""
+    """Reads the run's events into the case, and checks their chain."""
+    case.events = read_chain(case, LEDGER)
+
+
+def read_chain(case: Case, path: str) -> list[dict[str, Any]]:
+    """The events of a ledger, each of which names the one before it."""
+    events: list[dict[str, Any]] = []
     try:
-        data = read_whole(case.archive, LEDGER)
+        data = read_whole(case.archive, path)
     except ArchiveError as error:
-        case.find("file-missing", LEDGER, str(error))
-        return
+        case.find("file-missing", path, str(error))
+        return events
     previous, time = "0" * 64, ""
     if not data.endswith(b"\n"):
-        case.find("ledger-broken", LEDGER, "the last line has no end")
+        case.find("ledger-broken", path, "the last line has no end")
     for number, raw in enumerate(data.split(b"\n")[:-1]):
-        where = f"{LEDGER} line {number + 1}"
+        where = f"{path} line {number + 1}"
         event = _event(case, where, raw)
         if event is None:
             continue
@@ -39,7 +45,8 @@ def read_ledger(case: Case) -> None:
         if event["time"] < time:
             case.find("ledger-time", where, f"{event['time']} comes after {time}")
         previous, time = event["digest"], event["time"]
-        case.events.append(event)
+        events.append(event)
+    return events
 
 
 def _event(case: Case, where: str, raw: bytes) -> dict[str, Any] | None:

@@ -60,6 +60,11 @@ CODES: dict[str, Code] = {
     "baseline-weak": Code("integrity", "the baseline was not measured with its best prompt"),
     "control-missing": Code("integrity", "a control that the claim requires was not measured"),
     "redaction-broken": Code("integrity", "withheld samples that do not fit the recorded root"),
+    # Reviews
+    "review-broken": Code("integrity", "a round of review that is not as it was recorded"),
+    "closing-unproven": Code("integrity", "a point closed by neither its author nor its test"),
+    "change-uncited": Code("integrity", "a reviewed claim that changed without a reason"),
+    "closing-weak": Code("integrity", "a closing word that the dossier's author knew", True),
     # Selection
     "checkpoint-selection": Code("integrity", "another checkpoint than the rule chooses"),
     "checkpoint-missing": Code("integrity", "a checkpoint in the ledger that the index lacks"),

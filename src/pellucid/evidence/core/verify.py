@@ -19,6 +19,7 @@ from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
+from pellucid.evidence.core.check_reviews import check_reviews
 from pellucid.evidence.core.check_training import (
     check_graders,
     check_models,
@@ -185,5 +186,6 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_numbers,
     check_scan,
     check_energy,
+    check_reviews,
 )
 """In this order: later checks read what earlier ones put into the case."""
