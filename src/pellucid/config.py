@@ -321,6 +321,8 @@ class EvidenceConfig(Section):
     """Private key that signs. Default: `~/.config/pellucid/dossier.key` where that exists, else
     `dossier.key` beside the run folder, made when it is missing.
     """
+    packed: bool = False
+    """Pack the samples: as a .tar.xz the dossier takes a third."""
     region: str = "world"
     """Where the run's electricity comes from: a country code of `energy/factors.json`, or `world`.
     """

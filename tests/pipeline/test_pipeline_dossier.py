@@ -243,6 +243,23 @@ def test_texts_of_an_item_are_withheld_in_every_arm(own):
     assert seal_again(own, out) == set()
 
 
+def test_packed_samples_are_the_same_samples(own):
+    plain, packed = own / "dossier", own / "packed"
+    build_dossier(own, packed, SILENT, is_packed=True)
+    assert seal_again(own, packed) == set()
+    for root in plain.glob("evals/*/*/root.json"):
+        assert (packed / root.relative_to(plain)).read_bytes() == root.read_bytes()
+    lines = gzip.decompress((packed / ZERO / "samples.jsonl.gz").read_bytes()).splitlines()
+    assert lines[0].startswith(b'{"packed":1')
+    assert sum(b'"response":' in line for line in lines) == 0
+    item = min(read(plain / "prereg/0001.json")["suites"]["chain"]["items"])
+    redact(packed, own / "public", items=[item])
+    assert seal_again(own, own / "public") == set()
+    lines = gzip.decompress((own / "public" / ZERO / "samples.jsonl.gz").read_bytes()).splitlines()
+    assert lines[0].startswith(b'{"packed":1')
+    assert sum(b'"response":null' in line for line in lines) == 2
+
+
 def test_the_page_shows_every_row(own):
     page = write_dossier_page(own / "dossier", own / "page.html").read_text()
     assert all(f"evals/chain/{name}" in page or f"of {name} on chain" in page for name in ROWS)

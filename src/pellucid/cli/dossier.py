@@ -75,6 +75,9 @@ def build(
         Path, typer.Argument(metavar="RUN", help="A finished run folder, or one of `eval`.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder to write; default: RUN/dossier.")] = None,
+    packed: Annotated[
+        bool, typer.Option(help="Pack the samples, to send the dossier as a small .tar.xz.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Assemble the dossier of a run or evaluation from what was recorded. Seal it afterwards."""
@@ -82,7 +85,7 @@ def build(
     from pellucid.pipeline.evaluation_dossier import build_evaluation_dossier, is_evaluation
 
     assemble = build_evaluation_dossier if is_evaluation(run) else build_dossier
-    built = assemble(run, out, Progress(is_silent=json))
+    built = assemble(run, out, Progress(is_silent=json), is_packed=packed)
     if json:
         print_json(
             {

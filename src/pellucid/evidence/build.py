@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +70,8 @@ class Sources:
     """Of every stage of reinforcement learning, by its name."""
     scan: Scan | None = None
     """None: not scanned."""
+    texts: Callable[[str], Mapping[int, bytes]] | None = None
+    """Name of a model -> token id -> the token's bytes, for packed samples; None: plain ones."""
     controls: Sequence[StageFolder] = ()
     is_evaluation: bool = False
     """Models were measured as they are, and nothing was trained."""
@@ -228,7 +230,8 @@ class _Assembly:
                 raise RunError(f"{one.folder} was measured twice: {one.path} is one too many")
             if one not in during:  # whose models were overwritten by the next step
                 self._check_model(one)
-            shipped[one.folder] = ship(one, self.out)
+            texts = self.sources.texts(one.result.arm) if self.sources.texts else None
+            shipped[one.folder] = ship(one, self.out, texts)
         self._graders([*kept, *during])
         return shipped, sum(one.result.n_samples for one in (*kept, *during))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.artifacts import atomic_write_json
 from pellucid.errors import RunError
 from pellucid.evaluate.records import EvalResult, SampleRecord
+from pellucid.evidence.core.packed import START, Packer, PackError, Unpacker
+from pellucid.evidence.core.samples import MAX_LINE_BYTES, Sample, SampleError, gzip_lines
 from pellucid.evidence.core.schema import Root
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.recording import RootRecorder
@@ -62,21 +64,19 @@ def kept_evaluations(
     return sorted(kept, key=lambda one: one.attempt.serial), missing
 
 
-def ship(one: KeptEvaluation, out: Path) -> Evaluation:
+def ship(one: KeptEvaluation, out: Path, texts: Mapping[int, bytes] | None = None) -> Evaluation:
     """Writes samples and root.json of an evaluation below `out`; returns its tallies.
 
-    Raises RunError where the samples are not those that the ledger recorded.
+    `texts`: of the model's tokens, for packed samples (`core.packed`); None: plain ones. Raises
+    RunError where the samples are not those that the ledger recorded.
     """
     folder = out / one.folder
     folder.mkdir(parents=True)
     recorder, tallies, first = RootRecorder(), None, None
-    with (
-        (folder / SAMPLES_NAME).open("wb") as file,
-        gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed,
-    ):
+    with SamplesWriter(folder / SAMPLES_NAME, texts) as writer:
         for record in _records(one.samples):
             sample = recorder.add(record)
-            packed.write(recorder.line + b"\n")
+            writer.add(recorder.line, sample)
             if tallies is None:
                 first, tallies = sample, Evaluation(sample["suite"], sample["arm"], merkle_root="")
             tallies.add(sample)
@@ -104,6 +104,49 @@ def ship(one: KeptEvaluation, out: Path) -> Evaluation:
     }
     atomic_write_json(folder / ROOT_NAME, root)
     return tallies
+
+
+class SamplesWriter:
+    """A samples.jsonl.gz being written, the same bytes for the same samples.
+
+    Packed samples are stored without compression: who packs sends the whole dossier as one archive,
+    which finds what the files have in common.
+    """
+
+    def __init__(self, path: Path, texts: Mapping[int, bytes] | None) -> None:
+        self._packer = None if texts is None else Packer(texts)
+        self._file = path.open("wb")
+        level = _GZIP_LEVEL if texts is None else 0
+        self._gzip = gzip.GzipFile("", "wb", level, self._file, mtime=0)
+
+    def add(self, line: bytes, sample: Sample) -> None:
+        """One more sample, and its canonical line."""
+        lines = [line] if self._packer is None else self._packer.lines(line, sample)
+        for one in lines:
+            self._gzip.write(one + b"\n")
+
+    def __enter__(self) -> SamplesWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gzip.close()
+        self._file.close()
+
+
+def packed_texts(path: Path) -> dict[int, bytes] | None:
+    """The tokens' texts of packed samples; None: they are plain. Raises SampleError."""
+    with path.open("rb") as file:
+        lines = gzip_lines(file, path.stat().st_size)
+        header = next(lines, b"")
+        if not header.startswith(START):
+            return None
+        try:
+            unpacker = Unpacker(header, MAX_LINE_BYTES)
+            for line in lines:
+                unpacker.line(line)
+        except PackError as error:
+            raise SampleError(f"packed samples: {error}") from None
+    return unpacker.texts
 
 
 def _records(path: Path) -> Iterator[SampleRecord]:

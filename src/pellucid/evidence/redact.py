@@ -6,7 +6,6 @@ be rebuilt, no sample can vanish, and whoever holds the text can show that it is
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Collection
@@ -18,7 +17,12 @@ from pellucid.errors import RunError
 from pellucid.evidence.core.canonical import canonical_json, leaf_hash
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import SampleError, read_samples, redact_sample
-from pellucid.evidence.evaluations import ROOT_NAME, SAMPLES_NAME
+from pellucid.evidence.evaluations import (
+    ROOT_NAME,
+    SAMPLES_NAME,
+    SamplesWriter,
+    packed_texts,
+)
 
 ROLLOUTS = ("train/rollouts.json", "train/stages/*/rollouts.json")
 
@@ -63,7 +67,7 @@ def _redact_one(folder: Path, suites: Collection[str], items: Collection[str]) -
     tree, total, new = MerkleTree(), 0, 0
     path, partial = folder / SAMPLES_NAME, folder / f".partial-{SAMPLES_NAME}"
     try:
-        with partial.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        with SamplesWriter(partial, packed_texts(path)) as writer:
             for line, sample in read_samples(path):
                 if root["suite"] in suites or sample["item"] in items:
                     new += sample["redacted"] is None
@@ -71,7 +75,7 @@ def _redact_one(folder: Path, suites: Collection[str], items: Collection[str]) -
                     line = canonical_json(sample)
                 total += sample["redacted"] is not None
                 tree.add(leaf_hash(line))
-                packed.write(line + b"\n")
+                writer.add(line, sample)
     except SampleError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     partial.replace(path)

@@ -44,6 +44,7 @@ from pellucid.pipeline.dossier_models import (
     model_folders,
     planned_models,
     released_stage,
+    texts_of,
 )
 from pellucid.pipeline.dossier_scan import scan_of
 from pellucid.pipeline.measure import as_asked, load_suites, pipeline_suites
@@ -159,8 +160,13 @@ def planned_evaluations(recipe: Recipe, models: Sequence[str]) -> list[PlannedEv
 # Assembly
 
 
-def build_dossier(run: Path, out: Path | None, progress: Progress) -> Built:
-    """The dossier of a finished run, not sealed. UserError where the run holds too little."""
+def build_dossier(
+    run: Path, out: Path | None, progress: Progress, *, is_packed: bool = False
+) -> Built:
+    """The dossier of a finished run, not sealed; `is_packed` or its recipe: with packed samples.
+
+    UserError where the run holds too little.
+    """
     folder = RunFolder(run)
     if not folder.recipe.is_file():
         raise RunError(f"{run} is no run folder (it has no recipe.toml): name one that `run` made")
@@ -177,6 +183,7 @@ def build_dossier(run: Path, out: Path | None, progress: Progress) -> Built:
             claims=planned_claims(facts),
             rewarded=_rewarded(recipe, released),
             scan=scan_of(recipe, folder, list(suites.values())),
+            texts=texts_of(models) if is_packed or recipe.evidence.packed else None,
             controls=control_folders(folder, recipe),
             region=recipe.evidence.region,
         )

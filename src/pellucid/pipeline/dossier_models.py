@@ -7,8 +7,9 @@ table. What the pipeline releases is its last model that is no student; students
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pellucid.errors import ModelError, RunError
 from pellucid.evidence.claims import Comparison
 from pellucid.evidence.plan import PlannedModel, Role
 from pellucid.evidence.weights import weights_root
-from pellucid.model.load import resolve
+from pellucid.model.load import read_outline, resolve
 from pellucid.pipeline.distill.table import UNTAUGHT, ArmModel, arm_models
 from pellucid.pipeline.workbench import trained_or_given
 
@@ -139,6 +140,16 @@ def _trained(recipe: PipelineConfig, row: AskedModel, folder: StageFolder) -> Pa
     arms = _arms(recipe.stage(row.stage), folder)
     return next((Path(a.model.path) for a in arms if a.measured_as == row.name and a.model.path),
                 None)  # fmt: skip
+
+
+def texts_of(models: Mapping[str, Path]) -> Callable[[str], Mapping[int, bytes]]:
+    """Name of a model -> token id -> the token's bytes; nothing where they are not known."""
+
+    @lru_cache(maxsize=1)  # a vocabulary takes some ten megabytes
+    def texts(path: Path) -> Mapping[int, bytes]:
+        return dict(enumerate(read_outline(path).tokenizer().token_bytes() or ()))
+
+    return lambda name: texts(models[name]) if name in models else {}
 
 
 def given_model(model: ModelConfig) -> Path | None:

@@ -11,6 +11,7 @@ from pellucid.evaluate.suites import Suite
 from pellucid.evidence.build import Built, Sources, build
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.pipeline.dossier import DOSSIER, data_sets, scan_of
+from pellucid.pipeline.dossier_models import given_model, texts_of
 from pellucid.pipeline.evaluation import planned
 from pellucid.pipeline.evaluation_options import NAME, EvaluationFolder, Options, read_options
 from pellucid.pipeline.measure import load_suites
@@ -22,8 +23,13 @@ def is_evaluation(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
-def build_evaluation_dossier(evaluation: Path, out: Path | None, progress: Progress) -> Built:
-    """The dossier of a finished evaluation, not sealed. UserError where it holds too little."""
+def build_evaluation_dossier(
+    evaluation: Path, out: Path | None, progress: Progress, *, is_packed: bool = False
+) -> Built:
+    """The dossier of a finished evaluation, not sealed; `is_packed`: with packed samples.
+
+    UserError where it holds too little.
+    """
     options, folder = read_options(evaluation), EvaluationFolder(evaluation)
     if not folder.result.is_file():
         raise RunError(f"{evaluation} is not finished: let `pellucid eval` continue it first")
@@ -39,11 +45,18 @@ def build_evaluation_dossier(evaluation: Path, out: Path | None, progress: Progr
             sets=sets,
             claims=claims,
             scan=_scan(options, [s for own in suites.values() for s in own]),
+            texts=texts_of(_models(options)) if is_packed else None,
             is_evaluation=True,
         )
         built = build(folder, sources, out if out is not None else evaluation / DOSSIER)
         tick(1, 1)
     return built
+
+
+def _models(options: Options) -> dict[str, Path]:
+    """Name -> place of those that are on this machine."""
+    places = {model.name: given_model(model.config.model) for model in options.models}
+    return {name: path for name, path in places.items() if path is not None}
 
 
 def _scan(options: Options, suites: list[Suite]) -> Scan | None:

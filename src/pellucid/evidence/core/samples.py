@@ -23,6 +23,8 @@ from pellucid.evidence.core.canonical import (
     parse_line,
     sha256_json,
 )
+from pellucid.evidence.core.packed import START as PACKED_START
+from pellucid.evidence.core.packed import PackError, Unpacker
 from pellucid.evidence.core.sample_fields import (
     CHECKS,
     ENGINE,
@@ -167,10 +169,39 @@ def redact_sample(sample: Sample, fields: tuple[str, ...] = WITHHELD_FIELDS) -> 
 
 
 def read_lines(packed: BinaryIO, packed_bytes: int) -> Iterator[bytes]:
-    """Lines (without newlines) of gzip data, streamed. Raises SampleError on damage and bombs.
+    """Lines (without newlines) of gzip data, streamed; those of packed samples (`core.packed`) are
+    unpacked. Raises SampleError on damage and bombs.
 
     `packed_bytes`: how many there are.
     """
+    lines = gzip_lines(packed, packed_bytes)
+    first = next(lines, None)
+    if first is None:
+        return
+    if first.startswith(PACKED_START):
+        yield from _unpacked(first, lines, packed_bytes)
+    else:
+        yield first
+        yield from lines
+
+
+def _unpacked(header: bytes, lines: Iterator[bytes], packed_bytes: int) -> Iterator[bytes]:
+    limit = min(MAX_TOTAL_BYTES, FREE_BYTES + MAX_RATIO * packed_bytes)
+    total = 0
+    try:
+        unpacker = Unpacker(header, MAX_LINE_BYTES)
+        for packed in lines:
+            line = unpacker.line(packed)
+            total += len(line)
+            if total > limit:
+                _fail(f"unpacks to more than {limit} bytes from {packed_bytes}")
+            yield line
+    except PackError as error:
+        raise SampleError(f"packed samples: {error}") from None
+
+
+def gzip_lines(packed: BinaryIO, packed_bytes: int) -> Iterator[bytes]:
+    """`read_lines` as they lie in the file."""
     limit = min(MAX_TOTAL_BYTES, FREE_BYTES + MAX_RATIO * packed_bytes)
     total, rest = 0, b""
     try:
