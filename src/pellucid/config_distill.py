@@ -59,6 +59,10 @@ class IterativeConfig(Section):
     """Each has an equal part of the budget."""
     sampling_share: float = Field(default=0.3, gt=0.0, lt=1.0)
     """Share of a round's budget that sampling takes; fine-tuning has the rest."""
+    prompts: PositiveInt | None = None
+    """Problems sampled in one go; default: `rollout.prompts`. Many decode faster, and as the model
+    stays the same meanwhile nothing speaks for few, as it may on-policy.
+    """
     filters: OwnSampleFilterConfig = OwnSampleFilterConfig()
 
 

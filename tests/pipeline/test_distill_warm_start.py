@@ -26,7 +26,7 @@ VALUES = {
     "budget_tokens": BUDGET,
     "sft": SFT | {"learning_rate": 1e-2},
     "iterative": {"rounds": 1},
-    "on_policy": {"learning_rate": 1e-9},
+    "on_policy": {"learning_rate": 1e-9, "estimate": "vocabulary"},
     "rollout": {"prompts": 2, "group_size": 2, "max_new_tokens": 16},
 }
 KEPT = ("trained", "generated", "scored", "steps", "flops", "budget_share", "stopped")
@@ -120,6 +120,16 @@ def test_a_stage_stopped_in_or_behind_its_warm_start_ends_with_the_same_bytes(
         assert [again[name][k] for k in KEPT] == [table[name][k] for k in KEPT]
 
 
+def test_rounds_may_sample_more_problems_in_one_go(tmp_path, student) -> None:
+    values = VALUES | {"arms": ["iterative-sft"], "iterative": {"rounds": 1, "prompts": 5}}
+    context = make_context(tmp_path, student, **values)
+    assert run(context)["iterative-sft"]["stopped"] == "nothing right to learn"
+    folder = context.stage.root / "arms" / "iterative-sft" / "round-1"
+    steps = [r.step for r in read_metrics(folder / "sampling.jsonl") if r.name == "rollout"]
+    counts = json.loads((folder / "filters.json").read_text())
+    assert counts["candidates"] == len(steps) * 5 * 2
+
+
 def test_without_one_nothing_of_it_is_there(tmp_path, student) -> None:
     context = make_context(tmp_path, student, arms=["sft"], budget_tokens=300)
     table = run(context)
@@ -166,11 +176,15 @@ def test_what_is_screened_out_no_arm_learns_or_asks(tmp_path, student, monkeypat
         for n, e in enumerate(examples())
     ]
     leaked = published[5]
-    item = Problem(id="math/test/0", question=str(leaked.prompt), gold="1", grader="math")
+    questions = [str(leaked.prompt), *(text() for _ in range(9))]
+    items = [
+        Problem(id=f"math/test/{n}", question=question, gold="1", grader="math")
+        for n, question in enumerate(questions)
+    ]
     exam = Suite(
         key="math",
         label="math",
-        problems=(item,),
+        problems=tuple(items),
         template="tiny",
         params=SamplingParams(),
         k=1,

@@ -83,8 +83,12 @@ class IterativeArm:
         return ArmResult(compute=compute, steps=steps, seconds=seconds, stopped=stopped)
 
     @property
+    def chunk_prompts(self) -> int:
+        return self.config.iterative.prompts or self.config.rollout.prompts
+
+    @property
     def chunk_samples(self) -> int:
-        return self.config.rollout.prompts * self.config.rollout.group_size
+        return self.chunk_prompts * self.config.rollout.group_size
 
     def _place(self, number: int) -> StageFolder:
         place = StageFolder(self.folder.root / f"round-{number}")
@@ -184,7 +188,7 @@ class IterativeArm:
         groups = draw_groups(
             bench.engine,
             bench.loaded.tokenizer,
-            self.mixture.window((self.num_chunks + chunk) * config.prompts, config.prompts),
+            self.mixture.window((self.num_chunks + chunk) * self.chunk_prompts, self.chunk_prompts),
             template=template,
             config=config,
             make_id=make_id,

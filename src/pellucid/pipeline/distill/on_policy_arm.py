@@ -16,7 +16,7 @@ from pellucid.model.export import export_model
 from pellucid.model.load import load_model
 from pellucid.model.transformer import Decoder
 from pellucid.pipeline.distill.setting import ArmResult, Setting, recorded_seconds
-from pellucid.pipeline.plan import CHOICES, settle
+from pellucid.pipeline.plan import choices_of, settle
 from pellucid.pipeline.sft_stage import stage_checkpoints
 from pellucid.pipeline.stages.reinforce import earlier_choices
 from pellucid.pipeline.workbench import (
@@ -26,6 +26,7 @@ from pellucid.pipeline.workbench import (
     set_threads,
 )
 from pellucid.runlog import MetricsLog
+from pellucid.train.job import Beside
 from pellucid.train.on_policy import OnPolicyRun
 from pellucid.train.reverse_kl import ReverseKlUpdater
 from pellucid.train.update import PolicyUpdater
@@ -47,9 +48,17 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
         train=train_config(setting),
     )
     settings, memory = settle(
-        wanted, setting.mixture.problems, setting.template, earlier=earlier_choices(context)
+        wanted,
+        setting.mixture.problems,
+        setting.template,
+        earlier=earlier_choices(context),
+        beside=Beside(
+            specs=(teacher.spec,),
+            element=teacher.embedding.weight.element_size(),
+            is_teacher=True,
+        ),
     )
-    choices = {name: getattr(memory, name) for name in CHOICES} if memory is not None else {}
+    choices = choices_of(memory) if memory is not None else {}
     bench = open_run_workbench(settings, context.progress, memory)
     context.note(
         EventKind.MEMORY_PLANNED, address=context.address, model=bench.loaded.digest, **choices
