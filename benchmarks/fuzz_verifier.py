@@ -23,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evidence"))
 
 import honest_dossier as base
 
+from pellucid.energy.account import account, read_windows
+from pellucid.energy.factors import find_factor
+from pellucid.evidence.core.canonical import canonical_json, sha256_bytes
 from pellucid.evidence.core.verify import verify
 
 
@@ -114,10 +117,70 @@ def mutation(draw, files):
             return path, data
 
 
+def reviewed_and_metered(folder):
+    """(files, how to seal them) of the honest dossier's second version, with a bill of energy and
+    a round of review."""
+    maker = base.Maker()
+    first = maker.files()
+    maker.extra = {"seals/0001.dsse.json": first["SEAL.dsse.json"]}
+    maker.extra |= bill(folder, json.loads(first["claims.json"])) | review(first)
+    version = {"version": 2, "previous": sha256_bytes(first["SEAL.dsse.json"])}
+    return base.seal(maker.files(), **version), version
+
+
+def bill(folder, claims):
+    """Two windows and their report."""
+    part = {"component": "gpu0", "source": "nvml_counter", "joules": 9e4, "low": 8e4, "high": 1e5}
+    lines = [
+        {"v": 1, "id": f"{n:04d}", "kind": kind, "name": name, "state": "ended", "started": "",
+         "elapsed_s": 300.0, "core_s": 60.0, "tokens": 500, "answers": 5, "joules": 9e4,
+         "parts": [part], "notes": []}
+        for n, (kind, name) in enumerate((("stage", "zero"), ("evaluation", "after/sums")))
+    ]  # fmt: skip
+    path = folder.with_name(f"{folder.name}-windows.jsonl")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    gain = 100 * float(claims["claims"][0]["reported"]["value"])
+    report = account(read_windows(path), find_factor("FR"), points={base.SUITE: gain})
+    data = {"windows.jsonl": path.read_bytes(), "report.json": canonical_json(report)}
+    path.unlink()
+    factors = {"factor": report["factor"], "pue": report["pue"]}
+    data["factors.json"] = canonical_json(factors)
+    return {f"energy/{name}": content for name, content in data.items()}
+
+
+def review(first):
+    """A round on the first version: a point that its test closed, another by its author's word."""
+    test = "C1.low > -2"
+    points = [
+        {"id": "R2.1", "text": "Really?", "claim_refs": ["C1"], "severity": "major",
+         "kind": "question", "test": test, "closes_with": None},
+        {"id": "R2.2", "text": "How?", "claim_refs": [], "severity": "minor", "kind": "question",
+         "test": None, "closes_with": sha256_bytes(b"word")},
+    ]  # fmt: skip
+    report = canonical_json({"referee": "R2", "points": points, "words_from": "referee",
+                             "key": None})  # fmt: skip
+    seal, claims = first["SEAL.dsse.json"], first["claims.json"]
+    facts = {"round": 1, "seal_sha256": sha256_bytes(seal), "claims_sha256": sha256_bytes(claims)}
+    taken = {"round": 1, "referee": "R2", "report_sha256": sha256_bytes(report)}
+    steps = [
+        ("review_started", facts),
+        ("points_imported", taken),
+        ("point_answered", {"round": 1, "point": "R2.1", "text": "Yes.", "changes": {}}),
+        ("point_closed", {"round": 1, "point": "R2.1", "by": "test", "test": test}),
+        ("point_closed", {"round": 1, "point": "R2.2", "by": "word", "word": "word"}),
+    ]
+    return {
+        "reviews/ledger.jsonl": b"".join(canonical_json(e) + b"\n" for e in base.chain(steps)),
+        "reviews/round-1/claims.json": claims,
+        "reviews/round-1/R2.report.json": report,
+    }
+
+
 def fuzz(mutations, seed, folder, *, is_resealed=False):
     """(missed, stopped, codes): changes that were not found, that stopped a check, and names."""
-    files = base.Maker().files()
+    files, version = reviewed_and_metered(folder)
     base.write(files, folder)
+    assert verify(folder).is_ok, "the dossier is honest before it is changed"
     draw, missed, stopped, codes = random.Random(seed), [], [], Counter()
     made_anew = ("MANIFEST.jsonl", "SEAL.dsse.json") if is_resealed else ()
     targets = {p: d for p, d in files.items() if p not in made_anew}
@@ -128,7 +191,7 @@ def fuzz(mutations, seed, folder, *, is_resealed=False):
             changed[path] = data
         if is_resealed:
             try:
-                changed = base.seal(changed)
+                changed = base.seal(changed, **version)
             except (ValueError, KeyError, TypeError, IndexError):
                 continue
         touched = {p for p in files.keys() | changed.keys() if files.get(p) != changed.get(p)}

@@ -79,8 +79,8 @@ def check_reviews(case: Case) -> None:
         if _REPORT.fullmatch(path):
             case.find("review-broken", path, "a report that the review's ledger does not know", ())
     now = {claim["id"]: dict(claim) for claim in case.claim_list()}
-    later = [*(one.claims for one in rounds[1:]), now]
-    for one, after in zip(rounds, later, strict=True):
+    for number, one in enumerate(rounds, 1):
+        after = rounds[number].claims if number < len(rounds) else now
         _check_closings(case, one, after)
         _check_changes(case, one, after)
 
