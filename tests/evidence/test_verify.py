@@ -451,6 +451,24 @@ def test_training_texts_that_are_here_are_scanned_again(honest, tmp_path):
     assert verdict.status("C1", "clean") == "FAILS"
 
 
+@pytest.mark.parametrize(
+    ("trainings", "is_saved", "code"),
+    [(1, True, "scan-missing"), (1, False, "scan-missing"), (0, True, "scan-missing"),
+     (0, False, "check-impossible")],
+)  # fmt: skip
+def test_a_training_that_leaves_its_scan_out_is_found(trainings, is_saved, code, tmp_path):
+    """Plan or checkpoints tell of a training; without one there are no texts to be scanned."""
+    maker = Maker()
+    maker.plan = maker.default_plan() | {"training_seeds": trainings}
+    kinds = maker.default_kinds()
+    maker.events = [k for k in kinds if is_saved or k[0] != "checkpoint_saved"]
+    files = maker.files()
+    del files["contamination/scan.json"]
+    findings = verify(write(seal(files), tmp_path)).findings
+    told = {f.code for f in findings if "scan" in f.text or "scan" in f.where}
+    assert told == {code}
+
+
 def test_withheld_samples_keep_the_recorded_root(tmp_path):
     maker = Maker()
     keep_recorded(maker)

@@ -78,6 +78,8 @@ def check_scan(case: Case) -> None:
 def _is_of_training(case: Case) -> bool:
     """Whether anything here was trained; a dossier of evaluations alone has no training texts."""
     kinds = {event["kind"] for event in case.events}
+    if any(plan["training_seeds"] for plan in case.plans.values()):
+        return True
     return not kinds.isdisjoint(("stage_started", "checkpoint_saved"))
 
 
