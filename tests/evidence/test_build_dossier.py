@@ -240,6 +240,26 @@ def test_a_referee_with_the_weights_replays_and_asks_fresh_items(finished, capsy
     assert "give --seed" in capsys.readouterr().err
 
 
+def test_an_evaluation_of_a_run_is_scanned_against_what_it_was_trained_on(
+    finished, tmp_path, capsys
+):
+    make_key(tmp_path / "key")
+    out, key = tmp_path / "eval", str(tmp_path / "key")
+    suite = ["--suite", "chain", "--limit", "3", "--name", "mine", "--device", "cpu"]
+    asked = ["eval", str(finished), *suite, "--out", str(out), "--key", key, "--json"]
+    assert run_command(asked) == 0
+    [summary] = json.loads(capsys.readouterr().out)
+    assert (summary["template"], summary["arm"]) == ("tiny", "mine")
+    assert run_command(["report", str(out)]) == 2
+    assert "is an evaluation: report its dossier" in capsys.readouterr().err
+    assert run_command(["dossier", "build", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["missing"] == []
+    assert run_command(["dossier", "seal", str(out / "dossier"), "--key", key]) == 0
+    assert faults(out / "dossier") == []
+    scan = json.loads((out / "dossier/contamination/scan.json").read_text())
+    assert len(scan["suites"]["chain"]["items"]) >= 3
+
+
 def test_weights_that_are_not_at_hand_are_asked_for(own, capsys):
     lone = shutil.copytree(own / "dossier", own.parent / "lone")
     assert run_command(["verify", str(lone), "--seed", "7", "--replay", "2"]) == 2

@@ -164,6 +164,10 @@ def doctor(json: Json = False) -> None:
 
 
 def _check_is_run(folder: Path) -> None:
+    if (folder / "evaluation.toml").is_file():
+        raise RunError(
+            f"{folder} is an evaluation: report its dossier (`pellucid dossier build {folder}`)"
+        )
     if not (folder / "recipe.toml").is_file():
         raise RunError(
             f"{folder} is no run folder (it has no recipe.toml): name one that `run` made"
