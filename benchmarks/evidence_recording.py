@@ -1,9 +1,11 @@
-"""Processor milliseconds a sample that recording costs, and the memory of a million, as JSON.
+"""Processor milliseconds a sample that recording costs, and the memory of many, as JSON lines.
 
 Recording is what an evaluation does with a graded sample: its line in the run folder, its leaf in
 the Merkle tree. The second part measures an evaluation of N samples into a folder with a scripted
-engine, and reports the most memory that the process ever held. Goals: 0.3 ms, and 500 MB for a
-million.
+engine, its result included, and then what a dossier's builder does with it, each in a process of
+its own that reports the most memory it ever held. Answers differ as they do in practice: most are
+right, the others one of a few thousand. Goals: 0.3 ms, and 500 MB for a million: measure two sizes
+and draw a line through them.
 
     python benchmarks/evidence_recording.py [N, default 50,000]
 """
@@ -13,14 +15,19 @@ from __future__ import annotations
 import json
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from pellucid.evaluate.records import Origin, SampleRecord
+from pellucid.artifacts import atomic_write_text
+from pellucid.evaluate.records import EvalResult, Origin, SampleRecord
 from pellucid.evaluate.runner import evaluate
+from pellucid.evidence.evaluations import kept_evaluations, ship
 from pellucid.jsonl import ZstdJsonlWriter
+from pellucid.ledger import EventKind, Ledger
 from pellucid.pipeline.measure import FrameWriter
 from pellucid.records import Completion, Problem, SamplingParams, Score, StopReason, Verdict
 from pellucid.tasks.templates import get_template
@@ -56,17 +63,20 @@ class ReadyTokenizer:
 
 
 class ReadyGrader:
-    """Half right, half wrong."""
+    """Half right, half wrong, each answer an object of its own."""
 
     def grade(self, problems, responses):
-        right = Score(verdict=Verdict.CORRECT, extracted="18", method="strict")
-        wrong = Score(verdict=Verdict.WRONG, extracted="17", method="strict")
-        return [right if i % 2 else wrong for i in range(len(responses))]
+        return [
+            Score(verdict=Verdict.CORRECT, extracted=f"{1}8", method="strict")
+            if i % 2
+            else Score(verdict=Verdict.WRONG, extracted=f"{i * 37 % 4001}", method="strict")
+            for i in range(len(responses))
+        ]
 
 
-def measure(num_samples: int, sink) -> None:
+def measure(num_samples: int, sink) -> EvalResult:
     """An evaluation of so many samples."""
-    evaluate(
+    return evaluate(
         ReadyEngine(),
         ReadyTokenizer(),
         [
@@ -88,40 +98,73 @@ def measure(num_samples: int, sink) -> None:
     )  # fmt: skip
 
 
-def main() -> None:
-    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+def record(folder: Path, wanted: int) -> None:
+    """As `pipeline.measure.measure_into` does."""
+    path = folder / "after-toy.samples.jsonl.zst"
+    with ZstdJsonlWriter(path) as writer, FrameWriter(writer) as frames:
+        result = measure(wanted, frames.add)
+    result = replace(result, samples_root=frames.leaves.root())
+    atomic_write_text(folder / "after-toy.json", result.to_json())
+    ledger = Ledger(folder / "ledger.jsonl")
+    facts = {"serial": 1, "suite": "toy", "arm": "after"}
+    ledger.append(EventKind.EVALUATION_STARTED, **facts)
+    ledger.append(EventKind.EVALUATION_ENDED, **facts, merkle_root=result.samples_root)
+    ledger.close()
+
+
+def build(folder: Path, wanted: int) -> None:
+    """As `evidence.build` does."""
+    ledger = Ledger(folder / "ledger.jsonl")
+    kept, _ = kept_evaluations([folder], ledger.events)
+    ledger.close()
+    for one in kept:
+        ship(one, folder / "dossier")
+
+
+def milliseconds() -> list[float]:
+    """Of recording one sample, three times."""
     records: list[SampleRecord] = []
     measure(TIMED, records.append)
+    costs = []
     with tempfile.TemporaryDirectory() as folder:
-        costs = []
         for attempt in range(3):
             with ZstdJsonlWriter(Path(folder) / f"{attempt}.zst") as writer:
                 started = time.process_time()
                 with FrameWriter(writer) as frames:
-                    for record in records:
-                        frames.add(record)
-                costs.append(1000 * (time.process_time() - started) / len(records))
-        records.clear()
-        path, started = Path(folder) / "all.zst", time.process_time()
-        with ZstdJsonlWriter(path) as writer, FrameWriter(writer) as frames:
-            measure(wanted, frames.add)
-        whole_s, size = time.process_time() - started, path.stat().st_size
+                    for sample in records:
+                        frames.add(sample)
+                costs.append(round(1000 * (time.process_time() - started) / len(records), 4))
+    return costs
+
+
+def step(name: str, folder: Path, wanted: int) -> None:
+    """One step, and what it took."""
+    started = time.process_time()
+    {"record": record, "build": build}[name](folder, wanted)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {
-                "benchmark": "evidence_recording",
-                "recording_cpu_ms_per_sample": [round(c, 4) for c in costs],
-                "goal_ms_per_sample": 0.3,
-                "samples": wanted // K * K,
-                "whole_evaluation_cpu_s": round(whole_s, 2),
-                "peak_mb": round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1),
-                "bytes_per_sample": round(size / wanted, 1),
-                "machine": platform.machine(),
-                "python": platform.python_version(),
-            }
-        )
+    _say(
+        step=name,
+        samples=wanted // K * K,
+        cpu_s=round(time.process_time() - started, 2),
+        peak_mb=round(peak / (1024 if sys.platform != "darwin" else 1024**2), 1),
+        bytes_on_disk=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
     )
+
+
+def _say(**facts: object) -> None:
+    machine = {"machine": platform.machine(), "python": platform.python_version()}
+    print(json.dumps({"benchmark": "evidence_recording"} | facts | machine), flush=True)
+
+
+def main() -> None:
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
+    if len(sys.argv) == 4:
+        return step(sys.argv[2], Path(sys.argv[3]), wanted)
+    _say(recording_cpu_ms_per_sample=milliseconds(), goal_ms_per_sample=0.3)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("record", "build"):
+            command = [sys.executable, __file__, str(wanted), name, folder]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

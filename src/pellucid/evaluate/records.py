@@ -244,8 +244,10 @@ _ESTIMATES = ("pass_at_1", "pass_at_1_parsable", "cons", "readable", "language")
 
 def _problem(fields: dict[str, Any]) -> ProblemResult:
     fields["verdicts"] = tuple(Verdict(v) for v in fields["verdicts"])
-    for name in ("answers", "readable", "language"):
+    for name in ("readable", "language"):
         fields[name] = tuple(fields.get(name, ()))
+    same: dict[str | None, str | None] = {}  # equal answers are one object: a million may be kept
+    fields["answers"] = tuple(same.setdefault(a, a) for a in fields.get("answers", ()))
     return ProblemResult(**fields)
 
 

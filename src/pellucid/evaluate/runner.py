@@ -325,11 +325,12 @@ def _sampler(params: SamplingParams) -> dict[str, object]:
 
 def _problem_result(row: _Row) -> ProblemResult:
     problem = row.problem
+    same: dict[str | None, str | None] = {}  # equal answers are one object: they are kept
     return ProblemResult(
         id=problem.id,
         family=problem.family or problem.id,
         verdicts=tuple(s.verdict for s in row.scores),
-        answers=tuple(s.extracted for s in row.scores),
+        answers=tuple(same.setdefault(s.extracted, s.extracted) for s in row.scores),
         truncated=sum(c.stop is StopReason.LENGTH for c in row.completions),
         tokens=sum(len(c.token_ids) for c in row.completions),
         readable=tuple(format_reward(response) == 1.0 for response in row.responses),

@@ -57,6 +57,9 @@ class Evaluation:
         self.keeps_answers = True
         """Votes take most of the memory; only cons@k needs them."""
         self.items: dict[str, ItemTally] = {}
+        self._last: ItemTally | None = None
+        self._votes: dict[tuple[str | None, bool], tuple[str | None, bool]] = {}
+        """Of the last item: equal votes are one object, or they would fill the memory."""
 
     def add(self, sample: Sample) -> None:
         """Count one more sample."""
@@ -65,7 +68,10 @@ class Evaluation:
             tally = self.items[sample["item"]] = ItemTally(sample["cluster"])
         tally.add(sample)
         if self.keeps_answers and sample["verdict"] not in NOT_GRADED:
-            tally.answers.append((_vote(sample), sample["verdict"] == "correct"))
+            if tally is not self._last:
+                self._last, self._votes = tally, {}
+            vote = (_vote(sample), sample["verdict"] == "correct")
+            tally.answers.append(self._votes.setdefault(vote, vote))
 
 
 def tally_samples(
