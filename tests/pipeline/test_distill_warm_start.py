@@ -103,7 +103,12 @@ def distance(stage: StageFolder, first: str, second: str) -> float:
 
 
 @pytest.mark.parametrize(
-    "when", ["warm-start/checkpoints/step-000002", "sft/checkpoints/step-000003"]
+    "when",
+    [
+        "warm-start/checkpoints/step-000002",
+        "sft/checkpoints/step-000003",
+        "on-policy/checkpoints/step-000001",
+    ],
 )
 def test_a_stage_stopped_in_or_behind_its_warm_start_ends_with_the_same_bytes(
     warmed, tmp_path, student, when
