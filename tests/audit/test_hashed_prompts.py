@@ -9,11 +9,18 @@ import pytest
 from typer.testing import CliRunner
 
 from pellucid.audit.contamination.corpus import TextSource
-from pellucid.audit.contamination.hashed import gram_digests, read_hashed, scan_hashed, write_hashed
+from pellucid.audit.contamination.hashed import read_hashed, scan_hashed, write_hashed
 from pellucid.audit.contamination.records import Item
+from pellucid.audit.contamination.report import scan_json
 from pellucid.audit.contamination.scan import Scanner
 from pellucid.cli.audit import app
 from pellucid.errors import DataError
+from pellucid.evidence.core.hashed_prompts import (
+    HashedError,
+    count_again,
+    gram_digests,
+    parse_hashed,
+)
 
 
 @pytest.fixture
@@ -82,6 +89,73 @@ def test_what_is_no_such_file_is_refused(world, tmp_path):
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
     with pytest.raises(DataError, match="is damaged"):
         scan_hashed(items, path)
+
+
+@pytest.fixture
+def recounting(world, tmp_path):
+    """(scan.json, function that counts a changed one again in the hashes)"""
+    items, corpus = world
+    corpus[20] += f" {items[4].text}"
+    source, path = TextSource("training problems", corpus), tmp_path / "p.hashed.jsonl.gz"
+    write_hashed([source], path, b"salt")
+    scanned = json.loads(json.dumps(scan_json(Scanner(items).scan([source]))))
+    questions = {("exam", item.id): item.text for item in items}
+
+    def again(scan, keep=40):
+        lines = gzip.decompress(path.read_bytes()).splitlines()[: keep + 1]
+        return count_again(scan, questions, *parse_hashed(lines))
+
+    return scanned, again
+
+
+def test_the_matches_of_a_scan_are_counted_again_in_the_hashes(recounting):
+    scan, again = recounting
+    assert again(scan) == ([], 40, 3)
+
+
+def test_a_scan_that_says_otherwise_than_the_hashes_is_told(recounting):
+    scan, again = recounting
+    item = scan["suites"]["exam"]["items"]["exam/7"]
+    match = item["matches"][0]
+    honest = dict(match)
+    match["words"] = [14, 30]
+    assert again(scan).problems == ["exam/7, row 9: [11, 26, 14, 30] claimed, [11, 26, 15, 30]"]
+    match |= honest | {"row": 41}
+    assert again(scan).problems == ["1 matches are in documents that are not here"]
+    match |= honest
+    whole = scan["suites"]["exam"]["items"]["exam/4"]
+    whole |= {"containment": 0.0, "matches": []}
+    assert again(scan).problems == ["exam/4 is wholly covered, recorded is no leak"]
+    assert "40 documents were scanned, 30 are here" in again(scan, keep=30).problems
+
+
+@pytest.mark.parametrize("wrong", [{"row": []}, {"grams": 3}, {"source": "else"}, {"words": None}])
+def test_matches_of_a_wrong_shape_are_refused(recounting, wrong):
+    scan, again = recounting
+    scan["suites"]["exam"]["items"]["exam/7"]["matches"][0] |= wrong
+    with pytest.raises(HashedError, match="does not go with"):
+        again(scan)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [b"[]"],
+        [b'{"pellucid": "hashed-prompts", "v": 2, "n": 5, "salt": "00"}'],
+        [b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "xy"}'],
+        [b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": ""}'],
+        [b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "00"}', b'{"row": 1}'],
+        [b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "00"}', b"{"],
+        [
+            b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "00"}',
+            b'{"source": 0, "row": 0, "grams": "AAAA"}',
+        ],
+    ],
+)
+def test_damaged_hashes_are_refused(lines):
+    with pytest.raises(HashedError):
+        list(parse_hashed(lines)[1])
 
 
 def test_the_two_commands_work_together(world, tmp_path):

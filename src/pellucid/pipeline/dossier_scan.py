@@ -8,14 +8,19 @@ count as clean and name the documents that were left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pellucid.artifacts import RunFolder
+from pellucid.artifacts import RunFolder, sha256_json
 from pellucid.audit.contamination.corpus import ProblemSource, problem_items
+from pellucid.audit.contamination.hashed import HASHED_ENDING, SALT_BYTES, write_hashed
 from pellucid.audit.contamination.leaks import scan_and_test
 from pellucid.audit.contamination.report import scan_json
 from pellucid.audit.contamination.scan import Scanner
+from pellucid.config import RunConfig
 from pellucid.config_io import Recipe
 from pellucid.config_stages import PipelineConfig
 from pellucid.data.load import load_problems
@@ -28,6 +33,8 @@ from pellucid.pipeline.stage import stage_seed
 from pellucid.records import Problem
 from pellucid.tasks import procedural
 
+MOST_BYTES = 4 << 20
+"""Of hashed prompts in a dossier, which should stay a file that one sends."""
 Document = dict[str, Any]
 """A scan.json (`audit.contamination.report`)."""
 
@@ -53,6 +60,47 @@ def scan_of(recipe: Recipe, run: RunFolder, suites: Sequence[Suite]) -> Scan | N
     return document or None  # type: ignore[return-value]
 
 
+def hashed_prompts(recipe: Recipe, run: RunFolder, scan: Document | None) -> bytes | str:
+    """The training problems that a run's own scans read, for `contamination/prompts.hashed…`, or
+    why they are not shipped; empty: none was read. A source is the place in the scan's list, a row
+    that of the scan.
+
+    The salt comes from the scan: the same run gives the same bytes.
+    """
+    made = stage_scans(run)
+    if scan is None or not made:
+        return ""
+    if scan.get("sources") != _joined(made).get("sources"):
+        return "the scan was made anew for the dossier"
+    sources = []
+    for name, problems in _read_problems(recipe, made).items():
+        if [source["documents"] for source in made[name]["sources"]] != [len(problems)]:
+            return f"other problems than those of its tasks were scanned for {name or 'the run'}"
+        sources.append(_Trained(name, problems, frozenset(made[name].get("dropped", ()))))
+    salt = bytes.fromhex(sha256_json(scan))[:SALT_BYTES]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"prompts{HASHED_ENDING}"
+        write_hashed(sources, path, salt)
+        packed = path.read_bytes()
+    if len(packed) > MOST_BYTES:
+        return f"{len(packed) >> 10} kB are more than {MOST_BYTES >> 10}"
+    return packed
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a stage was trained on; rows are those of all that it read."""
+
+    name: str
+    problems: Sequence[Problem]
+    dropped: frozenset[str]
+
+    def documents(self) -> Iterator[tuple[int, str]]:
+        for row, problem in enumerate(self.problems):
+            if problem.id not in self.dropped:
+                yield row, problem.question
+
+
 def stage_scans(run: RunFolder) -> dict[str, Document]:
     """The scans that a run made, by stage; that of a run of one stage under an empty name."""
     places = {"": run.root, **{stage.stage_name: stage.root for stage in run.stages()}}
@@ -63,19 +111,36 @@ def stage_scans(run: RunFolder) -> dict[str, Document]:
 def training_problems(recipe: Recipe, scans: Mapping[str, Document]) -> list[Problem]:
     """What was trained on: the tasks of all stages without what their scans dropped."""
     if not isinstance(recipe, PipelineConfig):
-        task = recipe.task
-        loaded = load_problems(
-            task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=recipe.seed
-        )
-        return _kept(loaded, scans.get("", {}).get("dropped", ()))
+        return _kept(_of_task(recipe), scans.get("", {}).get("dropped", ()))
     problems = []
     for stage in recipe.stages:
-        if tasks := getattr(stage, "tasks", ()):
-            seed = stage_seed(recipe.seed, stage.name)
-            mixture = load_mixture(tasks, seed=seed, data_dir=recipe.data_dir)
+        if getattr(stage, "tasks", ()):
             dropped = scans.get(stage.name, {}).get("dropped", ())
-            problems += _kept(mixture.problems, dropped)
+            problems += _kept(_of_stage_tasks(recipe, stage), dropped)
     return problems
+
+
+def _read_problems(recipe: Recipe, scans: Mapping[str, Document]) -> dict[str, list[Problem]]:
+    """What each scan read, in its order, nothing left out."""
+    if not isinstance(recipe, PipelineConfig):
+        return {"": _of_task(recipe)}
+    stages = {stage.name: stage for stage in recipe.stages}
+    return {
+        name: _of_stage_tasks(recipe, stages[name]) if getattr(stages[name], "tasks", ()) else []
+        for name in scans
+    }
+
+
+def _of_task(recipe: RunConfig) -> list[Problem]:
+    task = recipe.task
+    return load_problems(
+        task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=recipe.seed
+    )
+
+
+def _of_stage_tasks(recipe: PipelineConfig, stage: Any) -> list[Problem]:
+    seed = stage_seed(recipe.seed, stage.name)
+    return list(load_mixture(stage.tasks, seed=seed, data_dir=recipe.data_dir).problems)
 
 
 def _kept(problems: Sequence[Problem], dropped: Collection[str]) -> list[Problem]:

@@ -1,14 +1,11 @@
 """Private training data as salted hashes of its n-grams: a stranger scans it without seeing text.
 
-    line 1   {"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": …}
-    then     {"source": 0, "row": 17, "grams": base64 of the sorted 8-byte hashes}
-
-A hash is BLAKE2b of the n normalised words, keyed with the salt. The order of the n-grams and how
-often one occurs are not there. What the file does reveal, to whoever holds it with its salt: how
-many distinct n-grams each document has; which documents share n-grams; and whether any five words
-that one can guess stand in a document. Common phrases can be guessed one after the other, and
-phrases that overlap can be chained; so this hides what is rare, and hides no text from somebody who
-already suspects it. Without the salt nothing can be tried; a new salt makes two files unlinkable.
+The format is in `evidence/core/hashed_prompts.py`, which needs the standard library alone. What a
+file reveals, to whoever holds it with its salt: how many distinct n-grams each document has; which
+documents share n-grams; and whether any five words that one can guess stand in a document. Common
+phrases can be guessed one after the other, and phrases that overlap can be chained; so this hides
+what is rare, and hides no text from somebody who already suspects it. Without the salt nothing can
+be tried; a new salt makes two files unlinkable.
 
 Left out: number-masked twins, and items of fewer than five words.
 """
@@ -17,13 +14,11 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import itertools
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,24 +29,21 @@ from pellucid.audit.contamination.index import ItemIndex, Match
 from pellucid.audit.contamination.lookup import Ints
 from pellucid.audit.contamination.records import Item, Pair, Rule, Scan, Source, SourceCount
 from pellucid.errors import DataError
-from pellucid.evidence.core.containment import DECIDING, counted, grams_of, words
+from pellucid.evidence.core.containment import DECIDING, counted
+from pellucid.evidence.core.hashed_prompts import (
+    KIND,
+    MAX_SALT_BYTES,
+    VERSION,
+    HashedError,
+    HashedPrompt,
+    gram_digests,
+    parse_hashed,
+)
 
 HASHED_ENDING = ".hashed.jsonl.gz"
 """Of the files' names."""
 SALT_BYTES = 16
-_KIND = "hashed-prompts"
-_DIGEST_BYTES = 8
 _BATCH = 2000
-
-
-def gram_digests(text: str, salt: bytes) -> list[bytes]:
-    """The keyed hash of each n-gram of a text, in order."""
-    return [
-        hashlib.blake2b(
-            " ".join(gram).encode(errors="replace"), key=salt, digest_size=_DIGEST_BYTES
-        ).digest()
-        for gram in grams_of(words(text), DECIDING)
-    ]
 
 
 def write_hashed(sources: Sequence[Source], out: Path, salt: bytes) -> int:
@@ -60,13 +52,13 @@ def write_hashed(sources: Sequence[Source], out: Path, salt: bytes) -> int:
     Names of files stay here: sources are numbered, rows lead the owner back. Raises DataError for
     a salt that is empty or longer than 64 bytes, or a file whose name does not end rightly.
     """
-    if not 1 <= len(salt) <= 64:
+    if not 1 <= len(salt) <= MAX_SALT_BYTES:
         raise DataError(f"the salt has {len(salt)} bytes: give 1 to 64, or leave it to chance")
     if not out.name.endswith(HASHED_ENDING):
         raise DataError(f"{out.name} would not be known for what it is: end it in {HASHED_ENDING}")
     documents = 0
     unfinished = out.with_name(f".partial-{out.name}-{os.getpid()}")
-    header = {"pellucid": _KIND, "v": 1, "n": DECIDING, "salt": salt.hex()}
+    header = {"pellucid": KIND, "v": VERSION, "n": DECIDING, "salt": salt.hex()}
     try:
         # mtime 0: the same corpus and salt give the same bytes.
         with writing(out), gzip.GzipFile(unfinished, mode="wb", mtime=0) as file:
@@ -84,38 +76,28 @@ def write_hashed(sources: Sequence[Source], out: Path, salt: bytes) -> int:
     return documents
 
 
-def read_hashed(path: Path) -> tuple[bytes, Iterator[tuple[str, int, frozenset[bytes]]]]:
-    """(salt, (source, row, hashes) of each document). Raises DataError where it is damaged."""
-    lines = _lines(path)
-    header = next(lines, {})
+def read_hashed(path: Path) -> tuple[bytes, Iterator[HashedPrompt]]:
+    """(salt, documents). Raises DataError where it is damaged, also while they are read."""
     try:
-        if (header["pellucid"], header["v"], header["n"]) != (_KIND, 1, DECIDING):
-            raise DataError(f"{path} is of another version: hash the prompts again")
-        salt = bytes.fromhex(header["salt"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} holds no hashed prompts ({error!r}): hash them again") from error
-    return salt, (_document(line, path) for line in lines)
+        salt, documents = parse_hashed(_lines(path))
+    except HashedError as error:
+        raise DataError(f"{path} {error}: hash the prompts again") from error
+    return salt, _documents(documents, path)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def _lines(path: Path) -> Iterator[bytes]:
     try:
         with gzip.open(path, "rb") as file:
-            for line in file:
-                yield json.loads(line)
-    except (OSError, EOFError, ValueError) as error:
+            yield from file
+    except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from error
 
 
-def _document(line: dict[str, Any], path: Path) -> tuple[str, int, frozenset[bytes]]:
+def _documents(documents: Iterator[HashedPrompt], path: Path) -> Iterator[HashedPrompt]:
     try:
-        raw = base64.b64decode(line["grams"], validate=True)
-        size = _DIGEST_BYTES
-        if len(raw) % size:
-            raise ValueError(f"{len(raw)} bytes")
-        grams = frozenset(raw[i : i + size] for i in range(0, len(raw), size))
-        return str(int(line["source"])), int(line["row"]), grams
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error!r}): fetch it again") from error
+        yield from documents
+    except HashedError as error:
+        raise DataError(f"{path} {error}: fetch it again") from error
 
 
 def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> Scan:
@@ -129,7 +111,7 @@ def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> 
     index.tables = [table for table in index.tables if table.n == DECIDING]
     known = _known(items, index, salt)
     matches: list[Match] = []
-    places: list[tuple[str, int]] = []
+    places: list[tuple[int, int]] = []
     while batch := list(itertools.islice(documents, _BATCH)):
         hits = [
             (len(places) + number, gram)
@@ -183,7 +165,7 @@ def _known(items: Sequence[Item], index: ItemIndex, salt: bytes) -> dict[bytes, 
 
 
 def _held(
-    path: Path, wanted: Collection[tuple[str, int]]
-) -> dict[tuple[str, int], frozenset[bytes]]:
+    path: Path, wanted: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], frozenset[bytes]]:
     """The hashes of the documents that are wanted."""
     return {(source, row): g for source, row, g in read_hashed(path)[1] if (source, row) in wanted}

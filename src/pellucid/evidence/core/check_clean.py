@@ -10,6 +10,13 @@ from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.containment import DECIDING, containment, words
+from pellucid.evidence.core.hashed_prompts import (
+    HASHED,
+    HashedError,
+    HashedPrompt,
+    count_again,
+    parse_hashed,
+)
 from pellucid.evidence.core.lean import lean_samples
 from pellucid.evidence.core.samples import SampleError, read_lines
 from pellucid.evidence.core.schema import DataSet
@@ -71,7 +78,9 @@ def check_scan(case: Case) -> None:
         _check_self_test(case, case.scan)
         if PROMPTS in case.archive.sizes:
             _scan_again(case, case.scan)
-        else:
+        if HASHED in case.archive.sizes:
+            _count_again(case, case.scan)
+        elif PROMPTS not in case.archive.sizes:
             case.find("check-impossible", SCAN, "no training texts are here to be scanned again")
 
 
@@ -148,6 +157,31 @@ def _scan_again(case: Case, scan: Scan) -> None:
 
 
 MAX_PROMPTS = 2_000_000
+
+
+def _count_again(case: Case, scan: Scan) -> None:
+    """The scan's matches, in the hashes of the training prompts; an item that stands whole in one
+    was not recorded as clean.
+    """
+    questions = {key: text for key, text in _questions(case) if key[0] in scan["suites"]}
+    try:
+        with case.archive.open(HASHED) as file:
+            salt, documents = parse_hashed(read_lines(file, case.archive.sizes[HASHED]))
+            again = count_again(scan, questions, salt, _at_most(documents))
+    except (HashedError, SampleError, *READ_ERRORS) as error:
+        case.find("file-malformed", HASHED, str(error))
+        return
+    for problem in again.problems:
+        case.find("scan-mismatch", SCAN, problem)
+    if not questions:
+        case.find("check-impossible", HASHED, "no item's text is here to be looked for in it")
+
+
+def _at_most(documents: Iterator[HashedPrompt]) -> Iterator[HashedPrompt]:
+    for number, document in enumerate(documents, 1):
+        if number > MAX_PROMPTS:
+            raise HashedError(f"has more than {MAX_PROMPTS} documents")
+        yield document
 
 
 def _grams(own: list[str]) -> Iterator[int]:
