@@ -33,8 +33,9 @@ def evaluate(
     model: Annotated[
         list[str],
         typer.Argument(
-            help="As for `generate`; several are asked the same, and each is compared with those "
-            "named before it."
+            metavar="MODEL...",
+            help="tiny-base, a folder, a .gguf file, a hub id owner/name, or a run folder. Several "
+            "are asked the same, and each is compared with those named before it.",
         ),
     ],
     suite: Annotated[list[str], typer.Option(help="Data set or task; may be given again.")],
