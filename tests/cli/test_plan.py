@@ -10,9 +10,11 @@ from pellucid.config import AUTO
 from pellucid.config_io import load_recipe
 from pellucid.data.load import load_problems
 from pellucid.errors import ConfigError
-from pellucid.pipeline.plan import longest_prompt, settle
+from pellucid.model.load import read_outline, resolve
+from pellucid.pipeline.plan import choices_of, longest_prompt, settle
 from pellucid.records import Problem
 from pellucid.tasks.templates import get_template
+from pellucid.train.job import Beside
 
 
 @pytest.fixture
@@ -157,3 +159,24 @@ def test_on_a_gpu_a_continued_run_keeps_its_choices(recipe, monkeypatch):
     free[0] = 2**29
     with pytest.raises(ConfigError, match="weights need"):
         settle(config, problems, template, earlier=earlier)
+
+
+def test_reward_models_that_lie_on_the_device_already_count_once(recipe, monkeypatch):
+    monkeypatch.setattr("pellucid.pipeline.plan.resolve_device", lambda wanted: "cuda")
+    monkeypatch.setattr("pellucid.pipeline.plan.triton_ready", lambda device: True)
+    free = 3 * 2**30
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))
+    config, _ = load_recipe(recipe)
+    template, problems = get_template("plain"), load_problems("chain", "train", limit=9)
+    alone = settle(config, problems, template).memory
+    spec = read_outline(resolve(config.model)).spec
+    models = Beside(specs=(spec, spec), element=2)
+    memory = settle(config, problems, template, beside=models).memory
+    assert memory.beside == models.weights == 2 * alone.weights
+    assert memory.available - alone.available == pytest.approx(0.96 * models.weights, abs=2)
+    chosen = choices_of(memory)
+    assert chosen["scoring_tokens"] == memory.scoring_tokens == 8192
+    assert "scoring_tokens" not in choices_of(alone)
+    earlier = chosen | {"scoring_tokens": 1024}
+    again = settle(config, problems, template, earlier=earlier, beside=models).memory
+    assert again.scoring_tokens == 1024

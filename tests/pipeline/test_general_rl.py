@@ -20,7 +20,7 @@ from pellucid.ledger import EventKind, Ledger, verify_ledger
 from pellucid.pipeline.check import check_recipe
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.stages import find_stage
-from pellucid.pipeline.stages.general_rl import ProbeSet
+from pellucid.pipeline.stages.general_rl import ProbeSet, fit_scorers
 from pellucid.records import Score, Verdict
 from pellucid.runlog import Progress, read_metrics
 from pellucid.sandbox import SandboxError
@@ -269,6 +269,14 @@ def test_a_probe_that_nothing_graded_is_told_and_not_kept(job, tmp_path, monkeyp
     assert read_probes(context.stage.root / "probe.jsonl") == []
     [line] = console.getvalue().splitlines()
     assert "all 3 problems with a right answer failed to be graded (no such package)" in line
+
+
+def test_scoring_packs_are_those_of_the_plan_where_there_is_one():
+    scorer = SimpleNamespace(tokens_per_pack=8192)
+    fit_scorers({"helpful": scorer}, None)
+    assert scorer.tokens_per_pack == 8192
+    fit_scorers({"helpful": scorer}, SimpleNamespace(scoring_tokens=2048))
+    assert scorer.tokens_per_pack == 2048
 
 
 # Stops

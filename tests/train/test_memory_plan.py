@@ -1,5 +1,7 @@
 """Predicted bytes against the tensors themselves, and the choices made from them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,15 +17,10 @@ from pellucid.model.transformer import Decoder, init_weights
 from pellucid.rollout.loop_buffers import Capacity, buffers
 from pellucid.rollout.waves import MOST_ROWS
 from pellucid.train import memory_sizes as sizes
-from pellucid.train.memory_plan import (
-    COMFORTABLE_PACK,
-    GIB,
-    LARGEST_PACK,
-    Job,
-    arena_size,
-    choose_plan,
-)
+from pellucid.train.job import Beside, Job
+from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, arena_size, choose_plan
 from pellucid.train.optimizer import Optimizer
+from pellucid.train.phase_plans import sampling_plan, tuning_plan
 from pellucid.train.step_time import PEAKS, peaks_of, predict
 
 CPU = torch.device("cpu")
@@ -275,3 +272,86 @@ def test_step_time_grows_with_length_and_with_passes():
 def test_devices_are_known_by_part_of_their_name():
     assert peaks_of("NVIDIA H200") is PEAKS[0]
     assert peaks_of("Voodoo 2") is None
+
+
+# Models beside the policy
+
+
+def beside_job(**changes):
+    job = Job(
+        spec=QWEN_05B, element=2, prompts=32, group_size=16, prompt_tokens=300, max_new_tokens=1024
+    )
+    return replace(job, **changes)
+
+
+def test_reward_models_take_their_weights_always_and_their_work_beside_keys_and_values():
+    alone = choose_plan(beside_job(), 140 * GIB)
+    models = Beside(specs=(QWEN_05B, QWEN_05B), element=2)
+    plan = choose_plan(beside_job(beside=models), 140 * GIB)
+    assert plan.beside == 2 * plan.weights
+    assert plan.scoring_tokens == 8192
+    assert plan.scoring == sizes.forward_bytes(QWEN_05B, 2, 8192)
+    assert plan.resident == alone.resident + plan.beside
+    assert plan.rollout_peak - plan.resident == max(plan.prefill, plan.scoring)
+    assert plan.training_peak == alone.training_peak + plan.beside
+
+
+def test_scoring_packs_shrink_before_a_job_is_refused_and_hold_the_longest_text():
+    wide = replace(QWEN_05B, num_layers=1, ffn_width=400_000)  # 18 GiB of work in 8,192 tokens
+    models = Beside(specs=(wide,), element=2)
+    job = beside_job(beside=models, prompts=1, group_size=2, max_new_tokens=2600)
+    roomy, tight = choose_plan(job, 140 * GIB), choose_plan(job, 26 * GIB)
+    assert roomy.scoring_tokens == 8192
+    assert job.longest < tight.scoring_tokens == 4096
+    assert tight.scoring == sizes.forward_bytes(wide, 2, 4096)
+    assert tight.peak <= tight.available
+
+
+def test_a_pack_chosen_before_is_kept():
+    models = Beside(specs=(QWEN_05B,), element=2)
+    plan = choose_plan(beside_job(beside=models, scoring_tokens=2048), 140 * GIB)
+    assert plan.scoring_tokens == 2048
+
+
+def test_a_teacher_reads_while_keys_and_values_rest():
+    teacher = Beside(specs=(QWEN_05B,), element=2, is_teacher=True)
+    plan = choose_plan(beside_job(beside=teacher), 140 * GIB)
+    assert plan.beside == plan.weights
+    assert plan.scoring >= sizes.forward_bytes(QWEN_05B, 2, plan.tokens_per_pack)
+    assert plan.rollout_peak - plan.resident == plan.prefill
+    larger = replace(plan, scoring=10 * plan.activations + plan.logits + plan.head_work)
+    assert larger.training_peak - larger.resident == larger.scoring
+
+
+def test_models_beside_that_do_not_fit_are_named():
+    models = Beside(specs=(QWEN_05B,) * 40, element=2)
+    with pytest.raises(ConfigError, match="weights of the reward models or the teacher need"):
+        choose_plan(beside_job(beside=models), 40 * GIB)
+
+
+def test_sampling_alone_needs_no_states_and_fine_tuning_no_keys_and_values():
+    job = beside_job()
+    sampling = sampling_plan(job, 140 * GIB)
+    assert sampling.states == sampling.gradients == sampling.activations == 0
+    assert sampling.kv > 0
+    tuning = tuning_plan(job, 140 * GIB, 8192, has_logits=True)
+    whole = choose_plan(replace(job, tokens_per_pack=8192), 140 * GIB)
+    assert (tuning.states, tuning.gradients) == (whole.states, whole.gradients)
+    assert tuning.activations == whole.activations
+    assert tuning.kv == 0 < tuning.logits
+    scored = tuning_plan(job, 140 * GIB, 8192, has_logits=False)
+    assert scored.training_peak < tuning.training_peak
+    assert scored.logits == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda job: sampling_plan(job, 2 * GIB), "keys and values of one sequence"),
+        (lambda job: tuning_plan(job, 9 * GIB, 8192, has_logits=True), "lower tokens_per_pack"),
+    ],
+)
+def test_what_sampling_or_fine_tuning_cannot_hold_is_one_line(make, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        make(beside_job(prompt_tokens=30_000))
+    assert "\n" not in str(error.value)

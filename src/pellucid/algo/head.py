@@ -26,8 +26,8 @@ CUDA_CHUNK_BYTES = 2_500_000_000
 """Size of one chunk's float32 logits: 4096 rows of 152k, enough for matrix products at full speed.
 The backward pass adds half of it, for the chunk's bfloat16 gradient."""
 CUDA_ROW_STEP = 64
-_KEEP_BYTES = 16 << 30
-_KEEP_SHARE = 0.25
+CUDA_KEEP_BYTES = 16 << 30
+CUDA_KEEP_SHARE = 0.25
 """Of the memory that is free when the forward pass starts."""
 
 
@@ -120,7 +120,7 @@ def default_keep_bytes(device: torch.device) -> int:
         return _CPU_CHUNK_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_KEEP_BYTES, int(_KEEP_SHARE * (free + cached)))
+    return min(CUDA_KEEP_BYTES, int(CUDA_KEEP_SHARE * (free + cached)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.cli.output import print_json, print_table
-from pellucid.config_io import load_run_recipe
+from pellucid.config_io import load_recipe
+from pellucid.config_stages import PipelineConfig
 
 if TYPE_CHECKING:
-    from pellucid.pipeline.plan import PlanReport
+    from pellucid.pipeline.plan import PlanOptions, PlanReport
     from pellucid.train.step_time import StepTime
 
 GIB = 2**30
@@ -37,8 +38,10 @@ def plan(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell what a recipe will take of a GPU: memory by class, choices, time of a step."""
-    config, _ = load_run_recipe(recipe, overrides or [])
+    """Tell what a recipe will take of a GPU: memory by class, choices, time of a step; of several
+    stages, of each.
+    """
+    config, _ = load_recipe(recipe, overrides or [])
     from pellucid.pipeline.plan import PlanOptions, plan_recipe
 
     options = PlanOptions(
@@ -47,6 +50,9 @@ def plan(
         mean_length=mean_length,
         prompt_tokens=prompt_tokens,
     )
+    if isinstance(config, PipelineConfig):
+        _plan_stages(config, options, json=json)
+        return
     report = plan_recipe(config, options)
     if json:
         print_json(report.as_json())
@@ -59,6 +65,37 @@ def plan(
         _print_time(report, report.time)
     for note in report.notes:
         typer.echo(f"\nNote: {note}")
+
+
+def _plan_stages(recipe: PipelineConfig, options: PlanOptions, *, json: bool) -> None:
+    from pellucid.pipeline.plan_stages import plan_pipeline
+
+    plan = plan_pipeline(recipe, options)
+    if json:
+        print_json(plan.as_json())
+        return
+    columns = ("weights", "states", "gradients", "reference", "kv", "activations", "logits")
+    columns += ("beside", "scoring", "peak")
+    sizes = [
+        (p.stage, p.name, *(_gib(getattr(p.memory, name)) for name in columns)) for p in plan.phases
+    ]
+    print_table((f"GiB of {plan.free / GIB:.1f}, {plan.device}", "", *columns), sizes)
+    typer.echo()
+    times = [
+        (p.stage, p.name, str(p.steps or "budget"), _seconds(p.step_s), _seconds(p.total_s))
+        for p in plan.phases
+    ]
+    print_table(("predicted", "", "steps, at most", "s a step", "s in all"), times)
+    for note in plan.notes:
+        typer.echo(f"\nNote: {note}")
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / GIB:.2f}" if num_bytes else "-"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _print_memory(report: PlanReport) -> None:

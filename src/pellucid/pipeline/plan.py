@@ -7,7 +7,7 @@ for a GPU that is not here. Neither reads weights.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -29,7 +29,8 @@ from pellucid.pipeline.workbench import (
 from pellucid.protocols import Tokenizer
 from pellucid.records import Problem
 from pellucid.tasks.templates import Template, get_template
-from pellucid.train.memory_plan import GIB, Job, MemoryPlan, choose_plan
+from pellucid.train.job import Beside, Job
+from pellucid.train.memory_plan import GIB, MemoryPlan, choose_plan
 from pellucid.train.step_time import PEAKS, DevicePeaks, StepTime, peaks_of, predict
 
 DEFAULT_TOKENS_PER_PACK = 8192
@@ -46,6 +47,12 @@ CHOICES = ("slots", "tokens_per_pack", "checkpointed_blocks")
 """Of a plan, what a continued run takes over: other packs would end in other bits."""
 
 
+def choices_of(memory: MemoryPlan) -> dict[str, int]:
+    """What a continued run takes over, for the ledger."""
+    chosen = {name: getattr(memory, name) for name in CHOICES}
+    return chosen | ({"scoring_tokens": memory.scoring_tokens} if memory.scoring_tokens else {})
+
+
 class Settled(NamedTuple):
     """A configuration without anything left to choose."""
 
@@ -60,8 +67,10 @@ def settle(
     template: Template,
     *,
     earlier: Mapping[str, int] | None = None,
+    beside: Beside | None = None,
 ) -> Settled:
-    """Replaces "auto" by what fits the device, `earlier` choices of the same run first.
+    """Replaces "auto" by what fits the device, `earlier` choices of the same run first. What is
+    `beside` the policy lies on the device already.
 
     Raises ConfigError with one line where the model, or a number set by hand, does not fit.
     """
@@ -71,8 +80,9 @@ def settle(
         return Settled(_chosen(config, DEFAULT_SLOTS, DEFAULT_TOKENS_PER_PACK), None)
     outline = read_outline(resolve(trained_or_given(config.model)))
     longest = longest_prompt(problems, template, outline.tokenizer())
-    job = job_of(config, outline, longest)
-    free = bounded(torch.cuda.mem_get_info(device)[0], config.train.memory_gib)
+    job = job_of(config, outline, longest, beside)
+    there = beside.weights if beside is not None else 0
+    free = bounded(torch.cuda.mem_get_info(device)[0] + there, config.train.memory_gib)
     memory = _plan_again(job, free, earlier or {}) or choose_plan(job, free)
     return Settled(_chosen(config, memory.slots, memory.tokens_per_pack), memory)
 
@@ -97,7 +107,9 @@ def _prompt_length(problem: Problem, template: Template, tokenizer: Tokenizer) -
     return len(template.prompt_ids(problem.question, tokenizer, grader=problem.grader))
 
 
-def job_of(config: RunConfig, outline: Outline, prompt_tokens: int) -> Job:
+def job_of(
+    config: RunConfig, outline: Outline, prompt_tokens: int, beside: Beside | None = None
+) -> Job:
     """What of a recipe takes memory. Raises ConfigError where it exceeds the model's context."""
     context, objective = outline.spec.max_context, resolve_objective(config.algo)
     check_fit(prompt_tokens, config.rollout.max_new_tokens, context)
@@ -115,6 +127,7 @@ def job_of(config: RunConfig, outline: Outline, prompt_tokens: int) -> Job:
         tokens_per_pack=(
             None if config.train.tokens_per_pack == AUTO else config.train.tokens_per_pack
         ),
+        beside=beside,
     )
 
 
@@ -140,7 +153,13 @@ def _plan_again(job: Job, free: int, earlier: Mapping[str, int]) -> MemoryPlan |
     tokens = job.tokens_per_pack or earlier["tokens_per_pack"]
     try:
         return choose_plan(
-            replace(job, slots=job.slots or earlier["slots"], tokens_per_pack=tokens), free
+            replace(
+                job,
+                slots=job.slots or earlier["slots"],
+                tokens_per_pack=tokens,
+                scoring_tokens=earlier.get("scoring_tokens"),
+            ),
+            free,
         )
     except ConfigError:  # another device: choose as if for the first time
         return None
@@ -176,12 +195,13 @@ class PlanReport:
         """Bytes, choices and seconds by name."""
         memory, time = self.memory, self.time
         names = "weights states gradients reference kv decoding prefill activations logits"
-        names += " head_work block_work overhead rollout_peak training_peak peak"
+        names += " head_work block_work overhead beside scoring"
+        names += " rollout_peak training_peak peak"
         return {
             "device": self.device,
             "free_bytes": self.free,
             "bytes": {name: getattr(memory, name) for name in names.split()},
-            "choices": {name: getattr(memory, name) for name in CHOICES}
+            "choices": choices_of(memory)
             | {"keep_bytes": memory.logits, "is_time_shared": memory.is_time_shared},
             "prompt_tokens": {"longest": self.job.prompt_tokens, "mean": self.mean_prompt},
             "mean_length": self.mean_length,
@@ -192,6 +212,7 @@ class PlanReport:
                 "decode": time.decode_s,
                 "training": time.training_s,
                 "optimizer": time.optimizer_s,
+                "scoring": time.scoring_s,
                 "step": time.step_s,
             },
             "notes": list(self.notes),
@@ -212,42 +233,76 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
     """Plans a recipe for the GPU here, or for one that is named. Raises ConfigError where it does
     not fit, or is not meant for a GPU.
     """
-    if config.device == "cpu" or config.dtype == "float32":
-        raise ConfigError(
-            "plans are for bfloat16 on a GPU, and this recipe asks for something else: "
-            "add --set device=auto --set dtype=auto"
-        )
     notes: list[str] = []
-    name, free, peaks = _device(config, options, notes)
-    if peaks is not None and not peaks.has_rollout_kernels:
-        notes.append(f"no step time: on {name} the host leads decoding, slower and not exact")
+    target = find_target(config, options, notes)
     outline = read_outline(resolve(trained_or_given(config.model), has_weights=False))
-    longest, mean = _prompts(config, options, outline, notes)
-    job = job_of(config, outline, longest)
-    memory = choose_plan(job, free)
+    prompts = _prompts(config, options, outline, notes)
+    return plan_job(config, options, target, outline, prompts, notes)
+
+
+def plan_job(
+    config: RunConfig,
+    options: PlanOptions,
+    target: Target,
+    outline: Outline,
+    prompts: PromptLengths,
+    notes: Sequence[str],
+    beside: Beside | None = None,
+) -> PlanReport:
+    """The plan of one training by reinforcement. Raises ConfigError where it does not fit."""
+    job = job_of(config, outline, prompts.longest, beside)
+    memory = choose_plan(job, target.free)
     limit = config.rollout.max_new_tokens
     mean_length = options.mean_length or float(limit)
     if not 0 < mean_length <= limit:
         raise ConfigError(
             f"--mean-length {mean_length:g} is not between 1 and rollout.max_new_tokens = {limit}"
         )
-    if peaks is None:
-        notes.append(f"no step time: how fast {name} is, is not known here")
-    typical = replace(job, prompt_tokens=max(round(mean), 1))
+    typical = replace(job, prompt_tokens=max(round(prompts.mean), 1))
+    peaks = target.peaks
     return PlanReport(
         job=job,
         memory=memory,
-        device=name,
-        free=free,
+        device=target.name,
+        free=target.free,
         mean_length=mean_length,
-        mean_prompt=mean,
-        time=(
-            predict(typical, memory, peaks, mean_length)
-            if peaks is not None and peaks.has_rollout_kernels
-            else None
-        ),
+        mean_prompt=prompts.mean,
+        time=predict(typical, memory, peaks, mean_length) if peaks is not None else None,
         notes=tuple(notes),
     )
+
+
+class Target(NamedTuple):
+    """The GPU that is planned for."""
+
+    name: str
+    free: int
+    """Usable bytes."""
+    peaks: DevicePeaks | None
+    """None: how long a step takes there, is not known."""
+
+
+class PromptLengths(NamedTuple):
+    """In tokens."""
+
+    longest: int
+    mean: float
+
+
+def find_target(config: RunConfig, options: PlanOptions, notes: list[str]) -> Target:
+    """Raises ConfigError where the recipe is not meant for a GPU, or its memory is not known."""
+    if config.device == "cpu" or config.dtype == "float32":
+        raise ConfigError(
+            "plans are for bfloat16 on a GPU, and this recipe asks for something else: "
+            "add --set device=auto --set dtype=auto"
+        )
+    name, free, peaks = _device(config, options, notes)
+    if peaks is None:
+        notes.append(f"no step time: how fast {name} is, is not known here")
+    elif not peaks.has_rollout_kernels:
+        notes.append(f"no step time: on {name} the host leads decoding, slower and not exact")
+        peaks = None
+    return Target(name, free, peaks)
 
 
 def _device(
@@ -273,20 +328,34 @@ def _device(
 
 def _prompts(
     config: RunConfig, options: PlanOptions, outline: Outline, notes: list[str]
-) -> tuple[int, float]:
-    """Tokens of the longest prompt, and of one on average."""
-    if options.prompt_tokens is not None:
-        return options.prompt_tokens, float(options.prompt_tokens)
+) -> PromptLengths:
     task = config.task
-    template = get_template(task.template)
-    try:
-        tokenizer = outline.tokenizer()
-        problems = load_problems(
+
+    def load() -> list[Problem]:
+        return load_problems(
             task.name, task.split, limit=task.limit, data_dir=task.data_dir, seed=config.seed
         )
+
+    return prompt_lengths(load, task.template, options, outline, notes)
+
+
+def prompt_lengths(
+    load: Callable[[], Sequence[Problem]],
+    template_name: str,
+    options: PlanOptions,
+    outline: Outline,
+    notes: list[str],
+) -> PromptLengths:
+    """Of the problems that `load` gives; assumed, with a note, where data or tokenizer lack."""
+    if options.prompt_tokens is not None:
+        return PromptLengths(options.prompt_tokens, float(options.prompt_tokens))
+    template = get_template(template_name)
+    try:
+        tokenizer = outline.tokenizer()
+        problems = load()
     except (ModelError, DataError) as error:
         notes.append(f"prompts of {ASSUMED_PROMPT} tokens assumed (--prompt-tokens): {error}")
-        return ASSUMED_PROMPT, float(ASSUMED_PROMPT)
+        return PromptLengths(ASSUMED_PROMPT, float(ASSUMED_PROMPT))
     few = problems[:TYPICAL_TRIED]
     mean = fmean(_prompt_length(p, template, tokenizer) for p in few)
-    return longest_prompt(problems, template, tokenizer), mean
+    return PromptLengths(longest_prompt(problems, template, tokenizer), mean)

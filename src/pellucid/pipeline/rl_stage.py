@@ -17,13 +17,14 @@ from pellucid.data.mixture import Mixture
 from pellucid.ledger import EventKind
 from pellucid.model.export import export_model
 from pellucid.pipeline.diary import Diary
-from pellucid.pipeline.plan import CHOICES, check_fit, longest_prompt, settle
+from pellucid.pipeline.plan import check_fit, choices_of, longest_prompt, settle
 from pellucid.pipeline.workbench import Workbench, open_run_workbench
 from pellucid.protocols import Grader, ResponseScorer
 from pellucid.tasks.templates import Template, get_template
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Collector
 from pellucid.train.grpo import GrpoRun, StepHook
+from pellucid.train.job import Beside
 from pellucid.train.memory_plan import MemoryPlan
 from pellucid.train.recorder import Recorder
 from pellucid.train.update import PolicyUpdater
@@ -41,6 +42,8 @@ class RlStage:
     should_stop: Callable[[], bool]
     scorers: Mapping[str, ResponseScorer] = field(default_factory=dict)
     """Reward models by the name of their term."""
+    beside: Beside | None = None
+    """These models' memory, which they have already; None without any."""
     memory: MemoryPlan | None = None
     """None: not planned."""
 
@@ -57,11 +60,13 @@ class RlStage:
         same stage first; returns the choices. Raises ConfigError where nothing fits.
         """
         problems = self.mixture.problems
-        self.config, self.memory = settle(self.config, problems, self.template, earlier=earlier)
+        self.config, self.memory = settle(
+            self.config, problems, self.template, earlier=earlier, beside=self.beside
+        )
         if self.memory is None:
             return {}
         self.diary.progress.say(self.memory.summary())
-        return {name: getattr(self.memory, name) for name in CHOICES}
+        return choices_of(self.memory)
 
     def open(self) -> Workbench:
         """The model to train. ConfigError where prompts are too long for its context: before any

@@ -1,7 +1,8 @@
 """Who gets how much of a CUDA device's memory, chosen before anything is loaded onto it.
 
 Weights, optimiser states, gradients and the reference are there all the time. On top of them come,
-in turn, keys and values (rollout) and activations with logits (training). Where both fit side by
+in turn, keys and values (rollout) and activations with logits (training). Reward models and
+teachers (`beside`) bring their weights, and what scoring works on. Where both fit side by
 side they stay; else keys and values give their memory back while training runs. Of the packs the
 largest wins for which no block has to compute its activations again; where there is none, as few
 blocks do as fit.
@@ -13,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from pellucid.errors import ConfigError
-from pellucid.model.spec import ModelSpec
 from pellucid.records import Request, SamplingParams
 from pellucid.rollout.arena import ArenaSize
 from pellucid.rollout.loop_buffers import Capacity
-from pellucid.rollout.waves import MOST_ROWS, plan_waves, round_rows
+from pellucid.rollout.waves import plan_waves, round_rows
 from pellucid.train import memory_sizes as sizes
+from pellucid.train.job import SCORING_PACKS, Job
 
 GIB = 2**30
 SPARE_FRAC = 0.04
@@ -28,53 +29,6 @@ LARGEST_PACK = 16_384
 COMFORTABLE_PACK = 8192
 """Below it matrix products slow down: rather compute activations again."""
 PACK_GRAIN = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What of a recipe and a model takes memory."""
-
-    spec: ModelSpec
-    element: int
-    """Bytes of a weight: 2 or 4."""
-    prompts: int
-    group_size: int
-    prompt_tokens: int
-    """Of the longest prompt."""
-    max_new_tokens: int
-    minibatches: int = 1
-    has_reference: bool = False
-    recomputes_old: bool = True
-    """Several minibatches: the policy scores all samples before the first update."""
-    slots: int | None = None
-    """Set by hand; None: as many as fit."""
-    tokens_per_pack: int | None = None
-    """Set by hand; None: chosen."""
-
-    @property
-    def num_samples(self) -> int:
-        return self.prompts * self.group_size
-
-    @property
-    def wanted_slots(self) -> int:
-        """Sequences worth decoding at once, as far as a step can hold them."""
-        return min(self.slots or self.num_samples, self.num_samples, MOST_ROWS)
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence as the trainer feeds it."""
-        return self.prompt_tokens - 1 + self.max_new_tokens
-
-    @property
-    def step_tokens(self) -> int:
-        """Most tokens fed for one optimiser step."""
-        tokens = self.num_samples * self.max_new_tokens + self.prompts * (self.prompt_tokens - 1)
-        return -(-tokens // self.minibatches)
-
-    def completion_tokens(self, tokens: int) -> int:
-        """Most completion tokens, which have logits, in a pack that feeds so many."""
-        own = self.group_size * self.max_new_tokens
-        return -(-tokens * own // (own + self.prompt_tokens - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +56,14 @@ class MemoryPlan:
     block_work: int
     """What the blocks' backward pass needs beside activations, when the logits are gone."""
     overhead: int
+    beside: int
+    """Weights of reward models or of a teacher."""
+    scoring: int
+    """What these work on."""
+    scoring_tokens: int
+    """Of a reward model's pack; 0: there is none."""
+    is_scored_in_training: bool
+    """By a teacher, while keys and values rest; by reward models else, beside them."""
     slots: int
     tokens_per_pack: int
     checkpointed_blocks: int
@@ -114,17 +76,20 @@ class MemoryPlan:
     def resident(self) -> int:
         """What is there in both phases."""
         fixed = self.overhead + self.weights + self.states + self.reference + self.decoding
+        fixed += self.beside
         return fixed + (0 if self.is_time_shared else self.gradients + self.kv)
 
     @property
     def rollout_peak(self) -> int:
-        return self.resident + self.prefill + (self.kv if self.is_time_shared else 0)
+        work = self.prefill if self.is_scored_in_training else max(self.prefill, self.scoring)
+        return self.resident + work + (self.kv if self.is_time_shared else 0)
 
     @property
     def training_peak(self) -> int:
         gradients = self.gradients if self.is_time_shared else 0
-        work = max(self.logits + self.head_work, self.block_work)
-        return self.resident + gradients + self.activations + work
+        work = self.activations + max(self.logits + self.head_work, self.block_work)
+        scoring = self.scoring if self.is_scored_in_training else 0
+        return self.resident + gradients + max(work, scoring)
 
     @property
     def peak(self) -> int:
@@ -137,6 +102,7 @@ class MemoryPlan:
             f"memory: {self.slots} slots, packs of {self.tokens_per_pack} tokens, "
             + (f"{again} blocks compute activations again, " if again else "")
             + ("keys and values in turns with training, " if self.is_time_shared else "")
+            + (f"scoring packs of {self.scoring_tokens} tokens, " if self.scoring_tokens else "")
             + f"peak {self.peak / GIB:.1f} of {self.available / GIB:.1f} GiB"
         )
 
@@ -147,13 +113,28 @@ def choose_plan(job: Job, free: int) -> MemoryPlan:
     Raises ConfigError with one line that names what does not fit and its bytes.
     """
     available = int(free * (1 - SPARE_FRAC))
-    base = _fixed(job, available)
-    _check_fixed(job, base, available)
-    for attempt in _attempts(job):
-        plan = _try(job, base, attempt)
-        if plan is not None:
-            return plan
-    raise ConfigError(_why_not(job, base))
+    fixed = _fixed(job, available)
+    _check_fixed(job, fixed, available)
+    bases = _with_scoring(job, fixed)
+    for base in bases:
+        for attempt in _attempts(job):
+            plan = _try(job, base, attempt)
+            if plan is not None:
+                return plan
+    raise ConfigError(_why_not(job, bases[-1]))
+
+
+def _with_scoring(job: Job, base: MemoryPlan) -> list[MemoryPlan]:
+    """`base` with the reward models' packs worth trying, the largest first."""
+    if job.beside is None or job.beside.is_teacher:
+        return [base]
+    # A text longer than the pack has a pack of its own; the model feeds its end token as well.
+    longest = job.prompt_tokens + job.max_new_tokens + 1
+    tried = [t for t in SCORING_PACKS if t >= longest] or [longest]
+    return [
+        replace(base, scoring=job.beside.work(max(t, longest), 0), scoring_tokens=t)
+        for t in ([job.scoring_tokens] if job.scoring_tokens else tried)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +199,10 @@ def _fixed(job: Job, available: int) -> MemoryPlan:
         head_work=0,
         block_work=0,
         overhead=sizes.OVERHEAD_BYTES,
+        beside=job.beside.weights if job.beside is not None else 0,
+        scoring=0,
+        scoring_tokens=0,
+        is_scored_in_training=job.beside is not None and job.beside.is_teacher,
         slots=0,
         tokens_per_pack=0,
         checkpointed_blocks=0,
@@ -234,6 +219,7 @@ def _check_fixed(job: Job, base: MemoryPlan, available: int) -> None:
         "optimizer states": base.states,
         "float32 gradients": base.gradients,
         "weights of the reference (algo.beta > 0)": base.reference,
+        "weights of the reward models or the teacher": base.beside,
     }
     for name, need in classes.items():
         if used + need > available:
@@ -270,11 +256,16 @@ def _with_training(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan:
         head = max(head, chunk, sizes.forward_bytes(spec, element, tokens))
     return replace(
         base,
-        decoding=_decoding_bytes(job, job.slots or job.num_samples),
+        decoding=decoding_bytes(job, job.slots or job.num_samples),
         activations=sizes.activation_bytes(spec, element, tokens, attempt.checkpointed),
         logits=everything if attempt.keeps_logits else 0,
         head_work=head,
         block_work=sizes.backward_bytes(spec, element, tokens, attempt.checkpointed),
+        scoring=(
+            job.beside.work(tokens, completion)
+            if job.beside is not None and job.beside.is_teacher
+            else base.scoring
+        ),
         tokens_per_pack=attempt.tokens,
         checkpointed_blocks=attempt.checkpointed,
         is_time_shared=attempt.is_time_shared,
@@ -304,7 +295,7 @@ def _with_rollout(job: Job, plan: MemoryPlan, room: int) -> MemoryPlan | None:
     kv = size.num_bytes(job.spec, job.element)
     slots = min(size.slots, round_rows(job.num_samples)) if wanted is None else wanted
     return replace(
-        plan, kv=kv, slots=slots, kv_limit=room, decoding=_decoding_bytes(job, size.slots)
+        plan, kv=kv, slots=slots, kv_limit=room, decoding=decoding_bytes(job, size.slots)
     )
 
 
@@ -323,7 +314,7 @@ def arena_size(job: Job, room: int) -> ArenaSize:
     return size
 
 
-def _decoding_bytes(job: Job, slots: int) -> int:
+def decoding_bytes(job: Job, slots: int) -> int:
     rows = min(slots, job.num_samples)
     capacity = Capacity(
         slots=slots,

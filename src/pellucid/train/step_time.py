@@ -6,11 +6,12 @@ Grading, host work and the first steps, which compile and capture, are not in it
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pellucid.rollout.waves import round_rows
 from pellucid.train import memory_sizes as sizes
-from pellucid.train.memory_plan import Job, MemoryPlan
+from pellucid.train.job import Job
+from pellucid.train.memory_plan import MemoryPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +63,13 @@ class StepTime:
     decode_s: float
     training_s: float
     optimizer_s: float
+    scoring_s: float = 0.0
+    """By reward models, where they score every response, or by a teacher."""
 
     @property
     def step_s(self) -> float:
-        return self.prefill_s + self.decode_s + self.training_s + self.optimizer_s
+        parts = self.prefill_s + self.decode_s + self.training_s + self.optimizer_s
+        return parts + self.scoring_s
 
 
 def peaks_of(device_name: str) -> DevicePeaks | None:
@@ -88,7 +92,27 @@ def predict(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) 
         training_s=_training_flops(job, plan, body + generated, generated, mean_length)
         / (peaks.flops * TRAINING_MFU[size]),
         optimizer_s=job.minibatches * OPTIMIZER_BYTES * job.spec.num_parameters / peaks.bytes_per_s,
+        scoring_s=_scoring_s(job, peaks, body, generated, mean_length),
     )
+
+
+def _scoring_s(
+    job: Job, peaks: DevicePeaks, body: float, generated: float, mean_length: float
+) -> float:
+    """A response has one reward model at most, the largest here; a teacher scores every token, and
+    so does the student.
+    """
+    if job.beside is None:
+        return 0.0
+    scored = generated if job.beside.is_teacher else 0.0
+    context = job.prompt_tokens - 1 + mean_length / 2
+    specs = job.beside.specs + ((job.spec,) if job.beside.is_teacher else ())
+    seconds = [
+        _forward_flops(replace(job, spec=spec), body + generated, scored, context)
+        / (peaks.flops * PREFILL_MFU[_size_class(spec.num_parameters)])
+        for spec in specs
+    ]
+    return sum(seconds) if job.beside.is_teacher else max(seconds)
 
 
 def _decode_s(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) -> float:

@@ -23,6 +23,8 @@ from pellucid.records import Problem, Request, SamplingParams, Score, Verdict, s
 from pellucid.rewards.retry import grade_with_retry
 from pellucid.train.grpo import StepHook
 from pellucid.train.hack_watch import HackWatch, Parting, Probe
+from pellucid.train.job import Beside
+from pellucid.train.memory_plan import MemoryPlan
 from pellucid.train.reward_scorer import RewardModelScorer
 
 PROBES_NAME = "probe.jsonl"
@@ -31,17 +33,40 @@ PROBES_NAME = "probe.jsonl"
 def run(context: StageContext, config: GeneralRlConfig) -> None:
     """Trains what is left to train, under the watch, and exports the model."""
     scorers = open_scorers(context, config)  # before memory is planned: they take some of it
-    if not scorers or not config.watch.every:
-        reinforce(context, config, scorers=scorers)
-        return
+    beside = memory_beside(scorers)
 
-    def make_watch(training: RlStage, instruments: Instruments) -> StepHook:
+    def make_hook(training: RlStage, instruments: Instruments) -> StepHook:
+        fit_scorers(scorers, training.memory)
+        if not config.watch.every:
+            return lambda step: {}
         return ProbeSet(context, config, training, scorers, instruments).watch().after_update
 
-    reinforce(context, config, scorers=scorers, make_hook=make_watch)
+    reinforce(
+        context,
+        config,
+        scorers=scorers,
+        beside=beside,
+        make_hook=make_hook if scorers else None,
+    )
 
 
-def open_scorers(context: StageContext, config: GeneralRlConfig) -> dict[str, ResponseScorer]:
+def memory_beside(scorers: Mapping[str, RewardModelScorer]) -> Beside | None:
+    """What the reward models take of the device's memory; None without any."""
+    models = [scorer.model for scorer in scorers.values()]
+    if not models:
+        return None
+    element = models[0].decoder.embedding.weight.element_size()
+    return Beside(specs=tuple(model.spec for model in models), element=element)
+
+
+def fit_scorers(scorers: Mapping[str, RewardModelScorer], memory: MemoryPlan | None) -> None:
+    """Packs as large as the plan has room for; without a plan they stay as they are."""
+    if memory is not None:
+        for scorer in scorers.values():
+            scorer.tokens_per_pack = memory.scoring_tokens
+
+
+def open_scorers(context: StageContext, config: GeneralRlConfig) -> dict[str, RewardModelScorer]:
     """The reward models that the stage's terms name, on the device. Raises ConfigError where the
     stage they come from trained none of that name.
     """
@@ -50,7 +75,7 @@ def open_scorers(context: StageContext, config: GeneralRlConfig) -> dict[str, Re
         return {}
     device = resolve_device(context.recipe.device)
     dtype = resolve_dtype(context.recipe.dtype, device)
-    scorers: dict[str, ResponseScorer] = {}
+    scorers: dict[str, RewardModelScorer] = {}
     for term in wanted:
         folder = context.inputs[config.rewards_from].root / term
         if not is_reward_model(folder):

@@ -18,6 +18,7 @@ from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import open_grader
 from pellucid.protocols import ResponseScorer
 from pellucid.train.grpo import MetricGroups, StepHook
+from pellucid.train.job import Beside
 
 MakeHook = Callable[[RlStage, Instruments], StepHook]
 """Makes what is called after the update of a step, once model and grader are there."""
@@ -33,9 +34,11 @@ def reinforce(
     config: RlStageConfig,
     *,
     scorers: Mapping[str, ResponseScorer] | None = None,
+    beside: Beside | None = None,
     make_hook: MakeHook | None = None,
 ) -> None:
-    """`run` with reward models by the name of their term, and one more hook.
+    """`run` with reward models by the name of their term, what they take of the memory, and one
+    more hook.
 
     Raises UserError, NumericsError, or Interrupted with all saved.
     """
@@ -53,6 +56,7 @@ def reinforce(
         diary=context.diary,
         should_stop=context.should_stop,
         scorers=scorers or {},
+        beside=beside,
     )
     choices = training.settle(earlier_choices(context))
     bench = training.open()
