@@ -166,7 +166,7 @@ def test_an_interrupted_evaluation_is_continued_and_its_aborted_attempt_stays(
 
 
 def test_an_evaluation_that_is_left_out_of_its_dossier_shows(own, capsys):
-    for path in (own / "stages/02-tiny-r1-base/evals").iterdir():
+    for path in (own / "stages/02-tiny-r1-base/evals").glob("*.*"):
         path.unlink()
     dossier, _ = dossier_of(own, capsys)
     assert "unreported-attempt" in faults(dossier)

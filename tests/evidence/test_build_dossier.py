@@ -135,9 +135,9 @@ def test_building_twice_gives_the_same_files(own):
 def test_versions_chain(own):
     dossier = own / "dossier"
     (dossier / "reviews").mkdir()
-    (dossier / "reviews" / "note.md").write_text("kept")
+    (dossier / "reviews" / "history.md").write_text("kept")
     build_dossier(own, None, SILENT)
-    assert (dossier / "reviews/note.md").read_text() == "kept"
+    assert (dossier / "reviews/history.md").read_text() == "kept"
     assert seal(dossier, key_of(own)) == 2
     assert faults(dossier) == []
     (dossier / "seals/0001.dsse.json").unlink()
@@ -171,7 +171,7 @@ def test_withheld_texts_leave_their_digests_and_the_recorded_root(own):
 
 
 def test_an_attempt_that_is_not_reported_shows(own):
-    for path in (own / "controls/01-random-reward/evals").iterdir():
+    for path in (own / "controls/01-random-reward/evals").glob("*.*"):
         path.unlink()
     built = build_dossier(own, None, SILENT)
     assert "claim C1" not in " ".join(built.missing)

@@ -28,7 +28,7 @@ kind = "zero"
 tasks = [{{ name = "chain", limit = 16 }}]
 rollout = {{ prompts = 1, group_size = 4, max_new_tokens = 12, slots = 8 }}
 reward = {{ math_verify = false, terms = {{ accuracy = 1.0, format = 1.0 }} }}
-train = {{ steps = 1, checkpoint_every = 1 }}
+train = {{ steps = 1, checkpoint_every = 1, eval_every = 1 }}
 
 [[stages]]
 kind = "cold-start"

@@ -72,6 +72,7 @@ def test_an_honest_dossier_holds_and_every_row_is_an_arm(finished):
     places = {p.parent.relative_to(dossier).as_posix() for p in dossier.glob("evals/*/*/root.json")}
     assert {f"evals/chain/{name}" for name in ROWS} <= places
     assert "evals/chain-plain/base-plain" in places
+    assert "evals/chain-during/zero-step-1" in places
     # A suite that names the base's template asks later models with another one than their own.
     assert {"evals/arithmetic/zero", "evals/arithmetic/general-rl-tiny"} <= places
 
@@ -221,8 +222,18 @@ def test_edited_samples_of_a_stage_are_not_built(own):
         build_dossier(own, None, SILENT)
 
 
+def test_a_dossier_can_be_built_where_the_weights_are_not(own):
+    before = {p.name: p.read_bytes() for p in (own / "dossier/weights").iterdir()}
+    for model in own.glob("stages/*/**/model"):
+        shutil.rmtree(model)
+    built = build_dossier(own, None, SILENT, is_packed=True)
+    assert {p.name: p.read_bytes() for p in (own / "dossier/weights").iterdir()} == before
+    assert not [line for line in built.missing if "weights" in line]
+    assert seal_again(own) == set()
+
+
 def test_an_unfinished_pipeline_has_no_dossier(own):
-    shutil.rmtree(own / "stages/04-general-rl/model")
+    shutil.rmtree(own / "stages/04-general-rl")
     with pytest.raises(RunError, match="holds no trained model yet"):
         build_dossier(own, None, SILENT)
 
@@ -239,7 +250,8 @@ def test_texts_of_an_item_are_withheld_in_every_arm(own):
     dossier, out = own / "dossier", own / "public"
     plan = read(dossier / "prereg/0001.json")
     item = min(plan["suites"]["chain"]["items"])
-    assert redact(dossier, out, items=[item]) == len(ROWS) * 2 + 1
+    # Two samples of each row, and one each of the base's other prompt and of a look in training.
+    assert redact(dossier, out, items=[item]) == len(ROWS) * 2 + 2
     assert seal_again(own, out) == set()
 
 

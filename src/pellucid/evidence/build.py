@@ -13,41 +13,32 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pellucid.artifacts import (
-    RunFolder,
-    StageFolder,
-    atomic_write_bytes,
-    atomic_write_json,
-    atomic_write_text,
-    writing,
-)
+from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, atomic_write_text, writing
 from pellucid.energy.account import account, read_windows, write_account
 from pellucid.energy.factors import WORLD, find_factor
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
 from pellucid.evidence.claims import MAIN_FAMILY
 from pellucid.evidence.core.grade import grader_sha256
-from pellucid.evidence.core.hashed_prompts import HASHED
 from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.evaluations import DURING, KeptEvaluation, kept_evaluations, ship
+from pellucid.evidence.known_models import KnownModels, recorded_models
 from pellucid.evidence.plan import FOLDER as PREREG
 from pellucid.evidence.plan import LAST_STEP, filed_plan
 from pellucid.evidence.seal import SEALS
 from pellucid.evidence.training import (
     MAX_EARLIER_ROLLOUTS,
     MAX_ROLLOUTS,
+    WEIGHTS,
     Rewarded,
     copy_records,
     ship_models,
     write_checkpoints,
     write_code_and_environment,
-    write_models,
     write_rollouts,
-    write_weights,
 )
-from pellucid.evidence.weights import weights_root
 from pellucid.evidence.words import verify_md
 from pellucid.evidence.zipapp import build_verifier
 from pellucid.ledger import Ledger
@@ -66,8 +57,10 @@ class Sources:
 
     released: StageFolder | None
     """Stage whose model is released; None: the evaluations say what they measured."""
-    base: Path | None
-    """What training started from; None: it is not on this machine any more."""
+    subject: str
+    """Name of the released model."""
+    base: str
+    """Name of what training started from."""
     sets: Mapping[str, DataSet]
     """By suite."""
     claims: Sequence[PlannedClaim]
@@ -78,10 +71,6 @@ class Sources:
     """Of every stage of reinforcement learning, by its name."""
     scan: Scan | None = None
     """None: not scanned."""
-    prompts: bytes | str = ""
-    """The training problems, hashed (`core.hashed_prompts`), or why they are not shipped; empty:
-    there are none that a scan for near copies read.
-    """
     texts: Callable[[str], Mapping[int, bytes]] | None = None
     """Name of a model -> token id -> the token's bytes, for packed samples; None: plain ones."""
     controls: Sequence[StageFolder] = ()
@@ -156,8 +145,8 @@ class _Assembly:
         self.run, self.sources, self.out = run, sources, out
         self.plan, self.events = plan, ledger.events
         self.missing: list[str] = []
-        self.roots: dict[str, str] = {}
-        """Of the models that are on this machine, by name."""
+        recorded = recorded_models([*run.stages(), *sources.controls])
+        self.models = KnownModels(run.root, sources.models, recorded)
 
     def assemble(self) -> dict[str, object]:
         """All files but manifest and seal."""
@@ -201,18 +190,26 @@ class _Assembly:
     def _training(self, stages: list[StageFolder]) -> str:
         stage = self.sources.released
         assert stage is not None, "a training releases a model"
-        base = self.sources.base
-        if base is None:
-            self.missing.append("weights/manifest.json: parent (the base is not on this machine)")
-        parent = weights_root(base) if base is not None else None
-        released = write_weights(self.out, stage.model, parent)
-        self.roots = write_models(self.out, self.sources.models)
+        released = self._released()
         self.missing += copy_records(self.out, self.run, stages, stage)
         rule = self.plan["checkpoint_rule"] if self.plan else LAST_STEP
         if not write_checkpoints(self.out, self.events, rule, released, stage.stage_name):
             self.missing.append("train/checkpoints.json: the ledger knows of no checkpoint")
         self._rollouts([one for one in stages if one.rollouts.is_file()])
         return released
+
+    def _released(self) -> str:
+        base, own = self.models.find(self.sources.base), self.models.find(self.sources.subject)
+        if own is None:
+            raise RunError(
+                f"{self.run.root} holds no model {self.sources.subject} and no record of its "
+                "digests: bring its folder back, or build where it is"
+            )
+        if base is None:
+            self.missing.append("weights/manifest.json: parent (the base is not on this machine)")
+        parent = base["root"] if base is not None else None
+        atomic_write_json(self.out / WEIGHTS, own | {"parent": parent})
+        return own["root"]
 
     def _rollouts(self, trained: list[StageFolder]) -> None:
         """Most of the last stage of reinforcement learning, some of those before it."""
@@ -248,18 +245,16 @@ class _Assembly:
         return shipped, sum(one.result.n_samples for one in (*kept, *during))
 
     def _check_model(self, one: KeptEvaluation) -> None:
-        """What lies here as a model is what answered; what is not here is said."""
-        name, measured = one.result.arm, one.result.origin.weights
-        path = self.sources.models.get(name)
-        if self.sources.is_evaluation or self.roots.get(name) == measured:
+        """weights/NAME.json of what answered; where nothing is known of it, that is said."""
+        if self.sources.is_evaluation:
             return
-        if path is not None and path.is_relative_to(self.run.root):
-            raise RunError(
-                f"{path} is not the model that was measured as {name}: restore it, or run the "
-                "evaluations again"
-            )
-        (self.out / "weights" / f"{name}.json").unlink(missing_ok=True)
-        line = f"weights/{name}.json: the model that was measured is not on this machine"
+        name = one.result.arm
+        place = f"weights/{name}.json"
+        weights = self.models.find_measured(name, one.result.origin.weights)
+        if weights is not None:
+            atomic_write_json(self.out / place, weights | {"tensors": {}})
+            return
+        line = f"{place}: the model that was measured is not on this machine"
         self.missing += [line] if line not in self.missing else []
 
     def _graders(self, kept: list[KeptEvaluation]) -> None:
@@ -281,18 +276,10 @@ class _Assembly:
             atomic_write_json(self.out / "contamination/scan.json", self.sources.scan)
         else:
             self.missing.append(f"contamination/scan.json: {self._not_scanned()}")
-        self._prompts()
         if (self.run.root / ENERGY).is_dir():
             shutil.copytree(self.run.root / ENERGY, self.out / ENERGY)
         else:
             self.missing.append("energy/: none was measured")
-
-    def _prompts(self) -> None:
-        prompts = self.sources.prompts
-        if isinstance(prompts, bytes):
-            atomic_write_bytes(self.out / HASHED, prompts)
-        elif prompts:
-            self.missing.append(f"{HASHED}: {prompts}")
 
     def _bill(self, claims: Claims) -> None:
         """energy/report.json: joules, kWh and CO2e by stage, and for every point gained."""

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json
-from pellucid.evidence.core.canonical import sha256_json
 from pellucid.evidence.core.schema import CheckpointRule
-from pellucid.evidence.core.schema_training import Checkpoint, TrainingRollout, Weights
-from pellucid.evidence.weights import model_files, tensor_digests
+from pellucid.evidence.core.schema_training import Checkpoint, TrainingRollout
 from pellucid.jsonl import read_zstd_jsonl
 from pellucid.ledger import Event, EventKind
 
@@ -37,20 +35,6 @@ STAGE_RECORDS = (
 """What is small and tells how a stage came to its model: digests of all that it made, the curve,
 filters with their counts, reward models on held-out pairs, what was watched, the students' costs.
 """
-
-
-def write_weights(out: Path, model: Path, parent: str | None) -> str:
-    """weights/manifest.json of the released model; returns its root."""
-    files = model_files(model)
-    weights: Weights = {
-        "v": 1,
-        "root": sha256_json(files),
-        "files": files,
-        "tensors": tensor_digests(model),
-        "parent": parent,
-    }
-    atomic_write_json(out / WEIGHTS, weights)
-    return weights["root"]
 
 
 def write_checkpoints(
@@ -127,23 +111,6 @@ def ship_models(out: Path, run: RunFolder, stages: list[StageFolder]) -> str:
     shutil.copyfile(stages[-1].root / WEIGHTS, out / WEIGHTS)
     shutil.copyfile(run.recipe, out / run.recipe.name)
     return json.loads((out / WEIGHTS).read_bytes())["root"]
-
-
-def write_models(out: Path, models: Mapping[str, Path]) -> dict[str, str]:
-    """weights/NAME.json of every model, its files without their tensors; returns the roots."""
-    roots = {}
-    for name, path in models.items():
-        files = model_files(path)
-        roots[name] = sha256_json(files)
-        weights: Weights = {
-            "v": 1,
-            "root": roots[name],
-            "files": files,
-            "tensors": {},
-            "parent": None,
-        }
-        atomic_write_json(out / "weights" / f"{name}.json", weights)
-    return roots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from pellucid.evidence.claims import PlannedEvaluation
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.schema import DataSet, Preregistration
 from pellucid.evidence.core.verify import Verdict, verify
+from pellucid.evidence.known_models import recorded_models
 from pellucid.evidence.plan import (
     PlanFacts,
     PlannedModel,
@@ -46,12 +47,14 @@ from pellucid.pipeline.dossier_models import (
     released_stage,
     texts_of,
 )
-from pellucid.pipeline.dossier_scan import hashed_prompts, scan_of
+from pellucid.pipeline.dossier_scan import scan_of
 from pellucid.pipeline.measure import as_asked, load_suites, pipeline_suites
 from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
 
 BEFORE, AFTER = "before", "after"
+STAGE = "zero"
+"""The one stage of a recipe that names none."""
 KEY_NAME = "dossier.key"
 DOSSIER = "dossier"
 """Below the run folder."""
@@ -175,16 +178,15 @@ def build_dossier(
     base, models = facts.models[0].name, _models(recipe, folder, released)
     suites = {one.suite.key: one.suite for one in facts.evaluations if one.model == base}
     with progress.task("building the dossier", 1, "dossier") as tick:
-        scan = scan_of(recipe, folder, list(suites.values()))
         sources = Sources(
             released=released,
-            base=models.get(base),
+            subject=next(m.name for m in facts.models if m.role == "subject"),
+            base=base,
             models=models,
             sets=data_sets(recipe, suites),
             claims=planned_claims(facts),
             rewarded=_rewarded(recipe, released),
-            scan=scan,
-            prompts=hashed_prompts(recipe, folder, scan),
+            scan=scan_of(recipe, folder, list(suites.values())),
             texts=texts_of(models) if is_packed or recipe.evidence.packed else None,
             controls=control_folders(folder, recipe),
             region=recipe.evidence.region,
@@ -223,10 +225,10 @@ def finish(run: Path, evidence: EvidenceConfig, progress: Progress) -> Verdict:
 
 def _released(recipe: Recipe, run: RunFolder) -> StageFolder:
     """The stage whose model is released. RunError where it has none yet."""
-    stages = [stage for stage in run.stages() if stage.model.is_dir()]
-    if isinstance(recipe, PipelineConfig):
-        stages = [stage for stage in stages if stage.stage_name == released_stage(recipe)]
-    if not stages:
+    name = released_stage(recipe) if isinstance(recipe, PipelineConfig) else STAGE
+    stages = [stage for stage in run.stages() if stage.stage_name == name]
+    subject = name if isinstance(recipe, PipelineConfig) else AFTER
+    if not any(s.model.is_dir() or subject in recorded_models([s]) for s in stages):
         raise RunError(f"{run.root} holds no trained model yet: let `pellucid run` finish it first")
     return stages[-1]
 
@@ -236,15 +238,10 @@ def _models(recipe: Recipe, run: RunFolder, released: StageFolder) -> dict[str, 
     if isinstance(recipe, PipelineConfig):
         return model_folders(recipe, run)
     base = given_model(recipe.model)
-    trained = {
-        AFTER: released.model,
-        **{
-            name: control_folder(run, name).model
-            for name in control_names(recipe.controls)
-            if control_folder(run, name).model.is_dir()
-        },
-    }
-    return trained if base is None else {BEFORE: base, **trained}
+    trained = {AFTER: released.model}
+    trained |= {name: control_folder(run, name).model for name in control_names(recipe.controls)}
+    here = {name: path for name, path in trained.items() if path.is_dir()}
+    return here if base is None else {BEFORE: base, **here}
 
 
 def control_folders(run: RunFolder, recipe: Recipe) -> list[StageFolder]:

@@ -27,8 +27,9 @@ from pellucid.evaluate.suites import Suite
 from pellucid.evidence.claims import PlannedEvaluation, compared_claims
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.schema import PlannedClaim
+from pellucid.evidence.known_models import describe_model
 from pellucid.evidence.plan import PlanFacts, PlannedModel
-from pellucid.evidence.training import write_weights
+from pellucid.evidence.training import WEIGHTS
 from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
 from pellucid.model.load import resolve
@@ -163,10 +164,9 @@ class _Measurement:
 
     def _record_weights(self) -> None:
         """The bytes are named before they answer anything."""
-        root = write_weights(
-            self.stage.root, resolve(trained_or_given(self.model.config.model)), None
-        )
-        if root != self.model.weights:
+        weights = describe_model(resolve(trained_or_given(self.model.config.model)))
+        atomic_write_json(self.stage.root / WEIGHTS, weights)
+        if weights["root"] != self.model.weights:
             raise ModelError(
                 f"the files of {self.model.config.model.id} changed while they were read: "
                 "let whatever writes them finish, then give the same command again"

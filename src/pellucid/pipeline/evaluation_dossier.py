@@ -41,7 +41,8 @@ def build_evaluation_dossier(
     with progress.task("building the dossier", 1, "dossier") as tick:
         sources = Sources(
             released=None,
-            base=None,
+            subject="",
+            base="",
             sets=sets,
             claims=claims,
             scan=_scan(options, [s for own in suites.values() for s in own]),

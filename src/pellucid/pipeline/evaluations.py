@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
+from pellucid.evidence.known_models import record_model
 from pellucid.evidence.weights import weights_root
 from pellucid.ledger import EventKind
 from pellucid.pipeline.attempts import attempt, close_lost, ending, suite_facts
@@ -70,6 +71,8 @@ class Evaluations:
     def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: Grader) -> EvalResult:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
         weights = self.weights_of(bench)
+        if weights == weights_root(bench.loaded.path):
+            record_model(self.folder, arm, bench.loaded.path, weights)
         facts = suite_facts(suite, arm, seed=self.seed, weights=weights)
         task = self.diary.progress.task(f"{arm}: {suite.label}", facts["samples"], "samples")
         window = self.diary.window("evaluation", f"{arm}/{suite.key}")

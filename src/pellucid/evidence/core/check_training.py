@@ -43,9 +43,12 @@ def _weights(case: Case, path: str) -> Weights | None:
 def check_models(case: Case) -> None:
     """What answered as a model is the model of that name in weights/."""
     for folder, root in case.roots.items():
-        # An arm is called like its model, with its prompt behind it where there are several.
-        named = [n for n in case.models if f"{root['arm']}-".startswith(f"{n}-")]
-        name = max(named, key=len, default=None)
+        arm = root["arm"]
+        # A planned arm is called like its model, with its prompt behind it where there are several;
+        # the looks of a training are called like its stage, and are of models between two.
+        is_planned = any(arm in plan["arms"] for plan in case.plans.values())
+        named = [n for n in case.models if is_planned and arm.startswith(f"{n}-")]
+        name = arm if arm in case.models else max(named, key=len, default=None)
         if name is not None and root["model"] != case.models[name]:
             text = f"what answered is not the model of weights/{name}.json"
             case.find("weights-swapped", folder, text, case.using(folder))
