@@ -13,6 +13,7 @@ from pellucid.cli import run_command
 from pellucid.errors import RunError
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.redact import redact
+from pellucid.evidence.review.rounds import start_round
 from pellucid.evidence.seal import make_key, read_key
 from pellucid.jsonl import ZstdJsonlWriter, read_jsonl, read_zstd_jsonl
 from pellucid.pipeline.dossier import build_dossier, seal
@@ -134,10 +135,11 @@ def test_building_twice_gives_the_same_files(own):
 
 def test_versions_chain(own):
     dossier = own / "dossier"
-    (dossier / "reviews").mkdir()
-    (dossier / "reviews" / "history.md").write_text("kept")
+    start_round(dossier)
+    kept = {p: p.read_bytes() for p in dossier.glob("reviews/**/*") if p.is_file()}
     build_dossier(own, None, SILENT)
-    assert (dossier / "reviews/history.md").read_text() == "kept"
+    assert kept
+    assert {p: p.read_bytes() for p in kept} == kept
     assert seal(dossier, key_of(own)) == 2
     assert faults(dossier) == []
     (dossier / "seals/0001.dsse.json").unlink()

@@ -15,6 +15,7 @@ from pellucid.evidence.core.canonical import canonical_json, leaf_hash, sha256_j
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.redact import redact
+from pellucid.evidence.review.rounds import start_round
 from pellucid.evidence.seal import make_key, read_key
 from pellucid.jsonl import ZstdJsonlWriter, read_jsonl, read_zstd_jsonl
 from pellucid.ledger import Ledger
@@ -239,11 +240,11 @@ def test_an_unfinished_pipeline_has_no_dossier(own):
 
 
 def test_a_review_behind_the_seal_asks_for_the_next_version(own):
-    note = own / "dossier/reviews/round-1/note.json"
-    note.parent.mkdir(parents=True)
-    note.write_text("{}")
-    (finding,) = [f for f in verify(own / "dossier").findings if f.code == "file-unlisted"]
-    assert "must seal the next version" in finding.text
+    start_round(own / "dossier")
+    found = [f for f in verify(own / "dossier").findings if not f.kind.is_note]
+    assert {f.code for f in found} == {"file-unlisted"}
+    assert all("must seal the next version" in f.text for f in found)
+    assert seal_again(own) == set()
 
 
 def test_texts_of_an_item_are_withheld_in_every_arm(own):
