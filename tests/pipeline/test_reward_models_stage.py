@@ -185,6 +185,16 @@ def test_a_judge_that_decides_nothing_leaves_no_pair(tmp_path) -> None:
     assert OPENED[mended.stage.root] == ["base"]  # samples and judgments were kept
 
 
+def test_templated_answers_do_not_hide_a_judge_that_talks_nonsense(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    values = {"sources": ["embedded", "sampled"], "limit": 8, "prompts": 4, "samples": 2}
+    with chat_server(lambda body, before: Reply("Both have their merits.")) as server:
+        judge = {"endpoint": {"base_url": server.base_url, "model": "judge-model", "retries": 0}}
+        context = make_context(tmp_path, helpful=values, judge=judge, safety=None)
+        with pytest.raises(DataError, match=r"talks nonsense: 0 judged, 4 without a clear verdict"):
+            run(context)
+
+
 def test_a_model_judges_over_the_network_and_nonsense_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     talks_sense = [False]

@@ -189,6 +189,13 @@ class PreferenceData:
             f"{counts.judged} of {len(contests)} pairs judged, {counts.nonsense} dropped for "
             f"nonsense, {counts.equal} of equal answers"
         )
+        if counts.nonsense > counts.judged:
+            # Other sources would hide it: a model would be trained, and not on what was paid for.
+            raise DataError(
+                f"the judge talks nonsense: {counts.judged} judged, {counts.nonsense} without a "
+                "clear verdict; mend the judge, delete judgments.jsonl and judge.jsonl, then run "
+                "again"
+            )
         return decided_pairs(judged, min_margin=judge_config.min_margin, counts=counts)
 
     @contextmanager
@@ -257,11 +264,8 @@ class PreferenceData:
 
 
 def _nothing_left(counts: JudgeCounts) -> str:
-    """What to do depends on what the judge said."""
     said = f"no preference pair is left: {counts.judged} judged, {counts.undecided} undecided, "
     said += f"{counts.nonsense} without a clear verdict, {counts.equal} of equal answers"
-    if counts.nonsense > counts.judged:
-        return f"{said}; mend the judge, delete judgments.jsonl and judge.jsonl, then run again"
     return f"{said}; sample more prompts, lower judge.min_margin, or add sources"
 
 
