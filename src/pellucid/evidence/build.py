@@ -13,13 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pellucid.artifacts import RunFolder, StageFolder, atomic_write_json, atomic_write_text, writing
+from pellucid.artifacts import (
+    RunFolder,
+    StageFolder,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    writing,
+)
 from pellucid.energy.account import account, read_windows, write_account
 from pellucid.energy.factors import WORLD, find_factor
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
 from pellucid.evidence.claims import MAIN_FAMILY
 from pellucid.evidence.core.grade import grader_sha256
+from pellucid.evidence.core.hashed_prompts import HASHED
 from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
@@ -71,6 +79,10 @@ class Sources:
     """Of every stage of reinforcement learning, by its name."""
     scan: Scan | None = None
     """None: not scanned."""
+    prompts: bytes | str = ""
+    """The training problems, hashed (`core.hashed_prompts`), or why they are not shipped; empty:
+    there are none that a scan for near copies read.
+    """
     texts: Callable[[str], Mapping[int, bytes]] | None = None
     """Name of a model -> token id -> the token's bytes, for packed samples; None: plain ones."""
     controls: Sequence[StageFolder] = ()
@@ -276,10 +288,18 @@ class _Assembly:
             atomic_write_json(self.out / "contamination/scan.json", self.sources.scan)
         else:
             self.missing.append(f"contamination/scan.json: {self._not_scanned()}")
+        self._prompts()
         if (self.run.root / ENERGY).is_dir():
             shutil.copytree(self.run.root / ENERGY, self.out / ENERGY)
         else:
             self.missing.append("energy/: none was measured")
+
+    def _prompts(self) -> None:
+        prompts = self.sources.prompts
+        if isinstance(prompts, bytes):
+            atomic_write_bytes(self.out / HASHED, prompts)
+        elif prompts:
+            self.missing.append(f"{HASHED}: {prompts}")
 
     def _bill(self, claims: Claims) -> None:
         """energy/report.json: joules, kWh and CO2e by stage, and for every point gained."""

@@ -47,7 +47,7 @@ from pellucid.pipeline.dossier_models import (
     released_stage,
     texts_of,
 )
-from pellucid.pipeline.dossier_scan import scan_of
+from pellucid.pipeline.dossier_scan import hashed_prompts, scan_of
 from pellucid.pipeline.measure import as_asked, load_suites, pipeline_suites
 from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
@@ -178,6 +178,7 @@ def build_dossier(
     base, models = facts.models[0].name, _models(recipe, folder, released)
     suites = {one.suite.key: one.suite for one in facts.evaluations if one.model == base}
     with progress.task("building the dossier", 1, "dossier") as tick:
+        scan = scan_of(recipe, folder, list(suites.values()))
         sources = Sources(
             released=released,
             subject=next(m.name for m in facts.models if m.role == "subject"),
@@ -186,7 +187,8 @@ def build_dossier(
             sets=data_sets(recipe, suites),
             claims=planned_claims(facts),
             rewarded=_rewarded(recipe, released),
-            scan=scan_of(recipe, folder, list(suites.values())),
+            scan=scan,
+            prompts=hashed_prompts(recipe, folder, scan),
             texts=texts_of(models) if is_packed or recipe.evidence.packed else None,
             controls=control_folders(folder, recipe),
             region=recipe.evidence.region,
