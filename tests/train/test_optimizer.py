@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -203,3 +205,22 @@ def test_released_gradients_come_back_with_the_next_backward_pass() -> None:
                 optimizer.release_gradients()
                 assert all(m.grad is None for m in optimizer.masters.values())
     assert norms[:2] == norms[2:]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_optimiser_that_nobody_names_gives_its_states_back(dtype: torch.dtype) -> None:
+    model = nn.Linear(4, 4).to(dtype)
+    optimizer = Optimizer(model, TrainConfig())
+    model(torch.ones(1, 4, dtype=dtype)).sum().backward()
+    optimizer.step(1e-3, where="step 1")
+    masters = [weakref.ref(master) for master in optimizer.masters.values()]
+    parameters = [weakref.ref(parameter) for parameter in model.parameters()]
+
+    del optimizer
+    gc.collect()
+    if dtype == torch.bfloat16:
+        assert [ref() for ref in masters] == [None, None]
+
+    del model
+    gc.collect()
+    assert [ref() for ref in parameters] == [None, None]

@@ -15,6 +15,7 @@ Memory, in bytes a parameter beside the weights themselves:
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Protocol
 
 import torch
@@ -190,11 +191,16 @@ class Optimizer:
         master = parameter.detach().float().requires_grad_()
         self._apart[parameter] = master
 
+        # torch holds hooks where Python's collector does not look: one that held this optimiser
+        # would keep its states for as long as the process lives.
+        owner = weakref.ref(self)
+
         def accumulate(p: Tensor) -> None:
-            if p.grad is None:
+            optimizer = owner()
+            if optimizer is None or p.grad is None:
                 return
-            self._has_gradients = True
-            self._grad_of(master).add_(p.grad)
+            optimizer._has_gradients = True
+            optimizer._grad_of(optimizer._apart[p]).add_(p.grad)
             p.grad = None
 
         parameter.register_post_accumulate_grad_hook(accumulate)
