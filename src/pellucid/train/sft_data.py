@@ -107,9 +107,7 @@ class ExampleMaker:
             ids = (*ids, self.end_id)
         return self._example(self._render(prompt, grader, where), ids, where)
 
-    def _render(
-        self, prompt: str | Sequence[Mapping[str, str]], grader: str, where: str
-    ) -> str:
+    def _render(self, prompt: str | Sequence[Mapping[str, str]], grader: str, where: str) -> str:
         if isinstance(prompt, str):
             return self.template.render(prompt, self.tokenizer, grader=grader)
         if not prompt or prompt[-1].get("role") == "assistant":
