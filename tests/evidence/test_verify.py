@@ -355,6 +355,10 @@ def weak_scan(m):
     m.scan["self_test"]["recall"]["half copy"] = 0.4
 
 
+def scan_that_misses_plain_copies(m):
+    m.scan["self_test"]["recall"]["verbatim"] = 0.94
+
+
 FORGERIES = [
     (edit_response, "sample-edited"),
     (edit_verdict, "sample-edited"),
@@ -390,7 +394,19 @@ FORGERIES = [
     (unsound_grader, "grader-unsound"),
     (no_scan, "scan-missing"),
     (weak_scan, "scan-weak"),
+    (scan_that_misses_plain_copies, "scan-weak"),
 ]
+
+
+def test_a_coarse_scan_leaves_cleanliness_open_and_fails_nothing(tmp_path):
+    def coarse(m):
+        m.scan["self_test"]["recall"]["half copy"] = 0.8
+        m.scan["self_test"]["false_positives"] = 7
+
+    verdict = verify(write(forge(coarse), tmp_path))
+    assert verdict.is_ok
+    assert [f.code for f in verdict.findings if f.code.startswith("scan")] == ["scan-coarse"] * 2
+    assert "in part" in {row["clean"] for row in verdict.table().values()}
 
 
 @pytest.mark.parametrize(("change", "code"), FORGERIES, ids=lambda v: getattr(v, "__name__", v))

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.algo.head import float32_logits
-from pellucid.model.attention import PackedCausal
 from pellucid.model.packed import Packing
+from pellucid.model.shared_attention import SharedPromptAttention
 from pellucid.model.transformer import Decoder
 from pellucid.records import SamplingParams
 from pellucid.rollout.philox import uniforms
@@ -71,12 +71,16 @@ def replay(model: Decoder, samples: Sequence[Recorded]) -> list[Replayed]:
     replayed: list[Replayed] = []
     with torch.inference_mode(), packing.attached():
         for pack in _packs(samples):
-            rows = [(*s.prompt_ids, *s.token_ids[:-1]) for s in pack]
-            lengths = [len(row) for row in rows]
+            # As the trainer packs them: there the same weights give the same bits as sampling did,
+            # where the engine is exact.
+            bodies = [s.prompt_ids[:-1] for s in pack]
+            rows = [(s.prompt_ids[-1], *s.token_ids[:-1]) for s in pack]
             device = model.embedding.weight.device
-            tokens = torch.tensor([t for row in rows for t in row], device=device)
-            hidden = model(tokens, PackedCausal(lengths, device))
-            ends = np.cumsum(lengths)
+            tokens = torch.tensor([t for row in (*bodies, *rows) for t in row], device=device)
+            lengths = [len(body) for body in bodies]
+            attend = SharedPromptAttention(lengths, [[len(row)] for row in rows], device)
+            hidden = model(tokens, attend)
+            ends = sum(lengths) + np.cumsum([len(row) for row in rows])
             for sample, end in zip(pack, ends, strict=True):
                 own = hidden[end - len(sample.token_ids) : end].to(packing.head.dtype)
                 replayed.append(_of_hidden(own, packing.head, sample))

@@ -27,7 +27,12 @@ PROMPTS = "contamination/prompts.jsonl.gz"
 """Training prompts, where they may be shown: lines {"ref": …, "text": …}."""
 MIN_RECALL = 0.95
 MAX_FALSE_SHARE = 1 / 4000
-"""Documents that the self-test may take for leaks."""
+"""Documents without a full copy that a scan may flag before it is called coarse."""
+PARTIAL_LEAKS = frozenset({"half copy", "one word in eight edited"})
+"""Of a short item these are hard to tell from stock phrases: a scan may miss more of them, and is
+then called coarse."""
+MIN_PARTIAL_RECALL = 0.7
+"""A scanner that misses more of them than this does not look for them."""
 TOLERANCE = 1e-6
 MAX_ITEM_WORDS = 20_000
 
@@ -117,11 +122,15 @@ def _check_self_test(case: Case, scan: Scan) -> None:
         case.find("scan-weak", SCAN, "it has no self-test with planted leaks")
         return
     for kind, share in recall.items():
-        if share < MIN_RECALL:
-            text = f"it finds {share:.0%} of planted leaks of the kind {kind[:40]!r}"
+        text = f"it finds {share:.0%} of planted leaks of the kind {kind[:40]!r}"
+        if share < (MIN_PARTIAL_RECALL if kind in PARTIAL_LEAKS else MIN_RECALL):
             case.find("scan-weak", SCAN, text)
+        elif share < MIN_RECALL:
+            case.find("scan-coarse", SCAN, text)
     if false > max(1, documents * MAX_FALSE_SHARE):
-        case.find("scan-weak", SCAN, f"it takes {false} of {documents} clean documents for leaks")
+        # Each is counted as a leak: that costs clean items, it hides none.
+        text = f"{false} of {documents} training documents are flagged without holding a full copy"
+        case.find("scan-coarse", SCAN, text)
 
 
 # Scanning again

@@ -98,6 +98,7 @@ CODES: dict[str, Code] = {
     "grade-not-redone": Code("recomputed", "samples that this verifier cannot grade", True),
     "samples-withheld": Code("recomputed", "samples whose text is withheld", True),
     "single-seed": Code("recomputed", "the training was run once", True),
+    "scan-coarse": Code("clean", "partial copies may be missed, or look-alikes counted", True),
     "check-impossible": Code("clean", "something that cannot be checked from what is here", True),
     # The verifier itself
     "verifier-stopped": Code("integrity", "a check stopped on something that it did not expect"),

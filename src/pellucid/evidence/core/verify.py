@@ -103,7 +103,13 @@ class Verdict:
         }
 
 
-PARTIAL = ("grade-not-redone", "samples-withheld", "check-impossible", "seal-unsigned")
+PARTIAL = (
+    "grade-not-redone",
+    "samples-withheld",
+    "check-impossible",
+    "scan-coarse",
+    "seal-unsigned",
+)
 """Notes that leave part of a column unchecked."""
 
 
