@@ -1,0 +1,24 @@
+"""The dossier that lies in the repository holds, for this version's verifier too."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+from pellucid.evidence.core.verify import verify
+
+ARCHIVE = Path(__file__).parents[2] / "recipes" / "r1-zero-gsm8k-0.5b" / "dossier.tar.xz"
+KEY = "abe208792a5c70fc7b5375303266ee3d16e14798ec25ddaf88c3e3a19083ac02"
+
+
+def test_the_public_dossier_holds_and_says_what_is_against_it(tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "r1-zero-gsm8k-0.5b"
+
+    verdict = verify(folder, seed="1234", trusted_key=KEY)
+
+    assert [f for f in verdict.findings if not f.kind.is_note] == []
+    assert verdict.num_samples == 3 * (1319 * 4 + 500 * 4)
+    notes = {f.code for f in verdict.findings}
+    assert {"single-seed", "samples-withheld", "contaminated", "extraction-gap"} <= notes
