@@ -26,6 +26,9 @@ Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 AUTO = 0
 """In the tree, what a recipe writes as "auto"; it is replaced before anything runs."""
 
+CODE_TIMEOUT_S = 3.0
+"""As in HumanEval's harness. 973 of MBPP's 974 reference solutions compute for at most 0.01 s."""
+
 
 def _read_auto(value: Any) -> Any:
     if value == "auto":
@@ -347,6 +350,10 @@ class RunConfig(Section):
     unsafe_code: bool = False
     """Run programs that a model wrote without isolation, with resource limits only. False: a recipe
     with code problems is refused where programs cannot be isolated (see docs/sandbox.md).
+    """
+    code_timeout_s: float = Field(default=CODE_TIMEOUT_S, gt=0.0, le=600.0)
+    """Seconds that a program which a model wrote may compute, with all its tests. The last one of a
+    rollout that never ends is waited for; see docs/sandbox.md for what honest solutions take.
     """
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()

@@ -46,11 +46,12 @@ def test_an_address_changes_with_values_inputs_seed_device_template_and_code(mon
         _address(inputs={"start": "c"}),
         _address(seed=2),
         _address(dtype="bfloat16"),
+        _address(code_timeout_s=1.5),
         _address(template="plain"),
     ]
     monkeypatch.setattr(addresses, "computing_sources", lambda: "other sources")
     digests = {a.digest for a in (first, *changed, _address())}
-    assert len(digests) == 7
+    assert len(digests) == 8
 
 
 def test_a_default_written_out_is_the_same_stage():

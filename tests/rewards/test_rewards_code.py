@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from pellucid.config_io import parse_recipe
+from pellucid.pipeline.stage import common_config
+from pellucid.pipeline.workbench import open_grader
 from pellucid.records import Problem, Verdict
 from pellucid.rewards import GraderPool, check_gold, find_grader
 from pellucid.rewards.code import extract_program
@@ -77,6 +80,15 @@ def test_programs_are_graded_in_their_places_among_other_answers(pool):
     assert scores[0].extracted == "def double(x): return 2 * x"
     assert scores[6].detail.startswith("memory:")
     assert {score.method for score in (scores[0], scores[2])} == {"sandbox"}
+
+
+def test_a_recipe_says_how_long_a_program_may_compute(pool):
+    recipe = parse_recipe({"code_timeout_s": 0.25, "stages": [{"kind": "zero"}]})
+    settings = common_config(recipe, recipe.model, template="plain", seed=1)
+    with open_grader(settings) as grader:
+        (score,) = grader.grade([PROBLEM], [_block("while True: pass")])
+    assert score.verdict is Verdict.TIMEOUT
+    assert score.detail.startswith(("timeout: not done in 0.25 s", "timeout: computed for"))
 
 
 def test_the_tables_entry_grades_alone(pool):

@@ -7,6 +7,7 @@ import pytest
 
 from pellucid.sandbox import Job, Outcome, Sandbox, SandboxError, isolation, judge, take_apart
 from pellucid.sandbox.inside import wire
+from pellucid.sandbox.inside.deadline import Deadline
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,42 @@ def test_tests_run_beside_the_program_are_said_to_be_weaker(sandbox):
 def test_a_setup_that_fails_by_itself_is_the_instruments_fault(sandbox):
     plan = take_apart(("assert f(1) == 1",), "import no_such_module")
     assert judge(sandbox, "def f(x): return x", plan).outcome is Outcome.ERROR
+
+
+def test_a_program_that_computes_on_a_busy_machine_has_the_cpu_time_it_was_promised(sandbox):
+    # A share of the processor, as others leave it: past the 1 s that a program may take.
+    work = "import time\nend = time.monotonic() + 1.4\nwhile time.monotonic() < end:\n"
+    work += "    start = time.process_time()\n"
+    work += "    while time.process_time() - start < 0.02: pass\n    time.sleep(0.05)\n"
+    run = sandbox.run(Job(code=work, calls=("1",)))
+    assert (run.outcome, run.values) == (Outcome.PASSED, (1,))
+    assert run.wall_s > 1.3
+
+
+def test_a_program_that_sleeps_has_no_more_than_the_time_limit(sandbox):
+    run = sandbox.run(Job(code="import time\ntime.sleep(1.6)"))
+    assert run.outcome is Outcome.TIMEOUT
+    assert run.detail == "not done in 1 s"
+
+
+def test_more_time_is_what_is_missing_of_the_cpu_time_up_to_the_patience():
+    deadline = Deadline(100.0, 2.0, 3.0)
+    assert deadline.at == 102.0
+    assert deadline.extend(102.0, 0.5)
+    assert deadline.at == 103.5
+    assert deadline.extend(103.5, 1.0)
+    assert deadline.at == 104.5
+    assert deadline.extend(104.5, 1.4)
+    assert deadline.extend(105.1, 1.9)
+    assert deadline.at == pytest.approx(105.2)
+    assert not deadline.extend(105.2, 2.0)  # it has had its time
+    late = Deadline(100.0, 2.0, 3.0)
+    assert late.extend(105.9, 1.0)
+    assert late.at == 106.0
+    assert not late.extend(106.0, 1.05)  # nobody waits longer than that
+    asleep = Deadline(100.0, 2.0, 3.0)
+    assert asleep.extend(102.0, 0.5)
+    assert not asleep.extend(103.5, 0.51)
 
 
 def test_a_jail_that_dies_is_replaced(sandbox):

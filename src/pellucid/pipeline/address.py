@@ -67,9 +67,8 @@ def make_address(
 
     Values at their defaults stand in the code, which has a digest of its own.
     """
-    common = recipe.model_dump(
-        mode="json", include={"device", "dtype", "exact", "threads", "data"}, exclude_defaults=True
-    )
+    shared = {"device", "dtype", "exact", "threads", "data", "code_timeout_s"}
+    common = recipe.model_dump(mode="json", include=shared, exclude_defaults=True)
     values = stage.model_dump(
         mode="json", exclude={"name", *stage.references()}, exclude_defaults=True
     )

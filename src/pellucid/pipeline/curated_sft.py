@@ -66,8 +66,12 @@ class CuratedSft:
         """All parts in order; what an earlier process finished is read."""
         examples = self._finished_examples()
         if examples is None:
-            unsafe = self.context.recipe.unsafe_code
-            with GraderPool(math_verify=self.config.math_verify, unsafe_code=unsafe) as grader:
+            recipe = self.context.recipe
+            with GraderPool(
+                math_verify=self.config.math_verify,
+                unsafe_code=recipe.unsafe_code,
+                code_timeout_s=recipe.code_timeout_s,
+            ) as grader:
                 examples = self.curate(self.sample(grader), grader)
         fine_tune(self.context, self.context.open(self.config.start), examples, self.config.sft)
 

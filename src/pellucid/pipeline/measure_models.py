@@ -52,7 +52,9 @@ class ModelMeasurer:
             def instruments() -> Instruments:
                 grader = stack.enter_context(
                     GraderPool(
-                        math_verify=self.recipe.math_verify, unsafe_code=self.recipe.unsafe_code
+                        math_verify=self.recipe.math_verify,
+                        unsafe_code=self.recipe.unsafe_code,
+                        code_timeout_s=self.recipe.code_timeout_s,
                     )
                 )
                 return Instruments(open_run_workbench(config, self.diary.progress), grader)

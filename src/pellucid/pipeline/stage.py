@@ -87,6 +87,7 @@ def common_config(
         exact=recipe.exact,
         threads=recipe.threads,
         unsafe_code=recipe.unsafe_code,
+        code_timeout_s=recipe.code_timeout_s,
         model=model,
         task=TaskConfig(template=template, data_dir=recipe.data_dir),
         eval=recipe.eval,

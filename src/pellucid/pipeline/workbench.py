@@ -83,7 +83,11 @@ def open_run_workbench(
 
 def open_grader(config: RunConfig) -> GraderPool:
     """The graders of a recipe: a context manager."""
-    return GraderPool(math_verify=config.reward.math_verify, unsafe_code=config.unsafe_code)
+    return GraderPool(
+        math_verify=config.reward.math_verify,
+        unsafe_code=config.unsafe_code,
+        code_timeout_s=config.code_timeout_s,
+    )
 
 
 def trained_or_given(model: ModelConfig) -> ModelConfig:

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
+from pellucid.config import CODE_TIMEOUT_S
 from pellucid.records import Problem, Score
 from pellucid.rewards.code import grade_program
 from pellucid.rewards.math import Opinion, strict_score, undecided_score
 from pellucid.rewards.opinions import OpinionDesk
 from pellucid.rewards.table import find_grader
-from pellucid.sandbox import Sandbox
+from pellucid.sandbox import Limits, Sandbox
 
 MATH_VERIFY = "pellucid.rewards.second:math_verify_opinion"
 MAX_WAITING = 8192
@@ -67,12 +68,14 @@ class GraderPool:
         memory_mib: int = 4096,
         judge: str = MATH_VERIFY,
         unsafe_code: bool = False,
+        code_timeout_s: float = CODE_TIMEOUT_S,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         """`num_workers` 0: half the CPUs, at most 4. `judge`: second grader, `module:function`.
 
-        `unsafe_code`: run programs without isolation where this machine has none. `max_waiting`:
-        responses that `submit` takes before it waits for some to be graded.
+        `unsafe_code`: run programs without isolation where this machine has none.
+        `code_timeout_s`: limit of a program with its tests, while `timeout_s` is that of the second
+        grader. `max_waiting`: responses that `submit` takes before it waits for some to be graded.
         """
         self._uses_second = math_verify
         self._desk = OpinionDesk(
@@ -82,6 +85,7 @@ class GraderPool:
             memory_mib=memory_mib,
         )
         self._unsafe_code = unsafe_code
+        self._code_limits = Limits(timeout_s=code_timeout_s)
         self._lock = threading.Lock()
         self._sandbox_lock = threading.Lock()
         """Apart: to find out whether this machine can isolate takes seconds."""
@@ -157,7 +161,7 @@ class GraderPool:
     def _open_sandbox(self) -> Sandbox:
         with self._sandbox_lock:
             if self._sandbox is None:
-                self._sandbox = Sandbox(unsafe=self._unsafe_code)
+                self._sandbox = Sandbox(limits=self._code_limits, unsafe=self._unsafe_code)
             return self._sandbox
 
 

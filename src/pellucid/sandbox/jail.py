@@ -91,7 +91,8 @@ class Jail:
         token = secrets.token_hex(16)
         request = {**asdict(job), "limits": asdict(limits), "token": token}
         self._send(request)
-        report = self._receive(time.monotonic() + limits.timeout_s + _GRACE_S)
+        most_s = limits.timeout_s * limits.patience
+        report = self._receive(time.monotonic() + most_s + _GRACE_S)
         if "failed" in report:
             raise JailError(str(report["failed"]))
         return _read_report(report, limits, token, num_calls=len(job.calls))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from pellucid.config import CODE_TIMEOUT_S
+
 
 class Outcome(StrEnum):
     """How the run of one program ended. All but `error` are the program's doing."""
@@ -24,8 +26,12 @@ class Outcome(StrEnum):
 class Limits:
     """What one program may use. Example: Limits(timeout_s=2.0, memory_mib=256)"""
 
-    timeout_s: float = 5.0
+    timeout_s: float = CODE_TIMEOUT_S
     """Wall seconds of the program with all its tests; CPU seconds of each process as well."""
+    patience: float = 4.0
+    """A program that computes and was given less CPU time than that, because the machine is busy,
+    may take up to so many times as many wall seconds.
+    """
     memory_mib: int = 512
     """Address space of each process."""
     processes: int = 16

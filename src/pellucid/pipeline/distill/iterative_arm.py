@@ -150,7 +150,9 @@ class IterativeArm:
         metrics = MetricsLog(place.root / SAMPLING_NAME)
         label = f"round {number}: sampling"
         pool = GraderPool(
-            math_verify=self.config.math_verify, unsafe_code=context.recipe.unsafe_code
+            math_verify=self.config.math_verify,
+            unsafe_code=context.recipe.unsafe_code,
+            code_timeout_s=context.recipe.code_timeout_s,
         )
         try:
             with (

@@ -34,6 +34,7 @@ import typing  # noqa: F401
 
 import confine
 import wire
+from deadline import Deadline, cpu_seconds
 
 _KEEP = 2000
 """Characters kept of printed output and of messages."""
@@ -100,7 +101,8 @@ class Zygote:
         for pipe in (armed, output, reply):
             os.close(pipe[1])
         watch = _Watch(output[0], reply[0], int(job["limits"]["output_kib"]) * 1024)
-        ending = watch.until_end(pid, start + job["limits"]["timeout_s"])
+        limits = job["limits"]
+        ending = watch.until_end(pid, Deadline(start, limits["timeout_s"], limits["patience"]))
         if not self._flags:
             _kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
@@ -158,7 +160,7 @@ class _Watch:
         for fd in self.text:
             os.set_blocking(fd, False)
 
-    def until_end(self, pid: int, deadline: float) -> str:
+    def until_end(self, pid: int, deadline: Deadline) -> str:
         """`exit`, or `timeout` or `output` where it had to be killed."""
         ended = os.pidfd_open(pid)
         poll = select.poll()
@@ -167,11 +169,11 @@ class _Watch:
             poll.register(fd, select.POLLIN)
         try:
             while True:
-                left = deadline - time.monotonic()
-                if left <= 0:
+                now = time.monotonic()
+                if now >= deadline.at and not deadline.extend(now, cpu_seconds(pid)):
                     os.kill(pid, signal.SIGKILL)
                     return "timeout"
-                events = dict(poll.poll(left * 1000))
+                events = dict(poll.poll(max(0.0, deadline.at - now) * 1000))
                 for fd in [fd for fd in events if fd != ended]:
                     if not self._read(fd):
                         poll.unregister(fd)
