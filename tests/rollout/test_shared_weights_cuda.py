@@ -14,6 +14,7 @@ from pellucid.model.transformer import Decoder, init_weights
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.device_memory import can_give_back
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.teacher_force import Recorded, replay
 from pellucid.train.packing import TrainSequence
 from pellucid.train.update import PolicyUpdater
 
@@ -169,3 +170,27 @@ def test_captured_steps_survive_an_evaluation_and_lent_memory() -> None:
         assert engine._resident._steps[-1] is step
         assert step.captured.graphs == graphs
     assert graphs
+
+
+def test_what_an_exact_engine_drew_replays_without_a_gap() -> None:
+    model = make_model()
+    params = SamplingParams(max_new_tokens=40)
+    completions = InProcessEngine(model, Numbers(), slots=64).generate(REQUESTS, params, seed=3)
+    samples = [
+        Recorded(
+            prompt_ids=request.prompt_ids,
+            token_ids=tuple(one.token_ids),
+            sample_id=one.sample_id,
+            seed=3,
+            params=params,
+        )
+        for request, row in zip(REQUESTS, completions, strict=True)
+        for one in row
+    ]
+    drawn = [one.logprobs for row in completions for one in row]
+
+    for sample, logprobs, again in zip(samples, drawn, replay(model, samples), strict=True):
+        # The replay's head sums in another order, in float64.
+        assert again.gap.max() < 1e-5
+        assert abs(again.logprobs - torch.tensor(logprobs).numpy()).max() < 1e-4
+        assert (again.token_ids == torch.tensor(sample.token_ids).numpy()).mean() > 0.99
