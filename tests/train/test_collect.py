@@ -1,15 +1,19 @@
 """Collecting a step: which problems, which ids, who is masked, what is drawn again."""
 
 import random
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from pellucid.config import RewardConfig, RolloutConfig, RunConfig
 from pellucid.data.mixture import Mixture, Part
+from pellucid.errors import ConfigError
 from pellucid.records import Completion, Problem, Rollout, Score, StopReason, Verdict
+from pellucid.rewards.terms import TERMS, Term
 from pellucid.tasks.templates import get_template
 from pellucid.train.collect import Batch, Collector
 from pellucid.train.grpo import batch_metrics
@@ -77,11 +81,11 @@ class RuleGrader:
         return pending
 
 
-def make(rule, *, resample_limit=0, prompts=3, problems=PROBLEMS):
+def make(rule, *, resample_limit=0, prompts=3, problems=PROBLEMS, terms=("accuracy",)):
     config = RunConfig(
         seed=5,
         rollout=RolloutConfig(prompts=prompts, group_size=4, resample_limit=resample_limit),
-        reward=RewardConfig(terms={"accuracy": 1.0}),
+        reward=RewardConfig(terms=dict.fromkeys(terms, 1.0)),
     )
     engine, grader = EchoEngine(), RuleGrader(rule)
     template = get_template("plain")
@@ -303,9 +307,10 @@ def test_groups_that_end_in_any_order_and_grades_that_come_in_any_order_change_n
         verdicts = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSABLE, Verdict.ERROR)
         return random.Random(response).choice(verdicts)
 
-    expected = make(rule, prompts=7)[0].collect(2)
+    terms = ("random", "accuracy", "repetition")
+    expected = make(rule, prompts=7, terms=terms)[0].collect(2)
     draw = random.Random(seed)
-    collector, engine, _ = make(rule, prompts=7)
+    collector, engine, _ = make(rule, prompts=7, terms=terms)
     engine.order = lambda number: draw.sample(range(number), number)
     collector.grader = LateGrader(rule, seed)
     batch = collector.collect(2)
@@ -314,4 +319,35 @@ def test_groups_that_end_in_any_order_and_grades_that_come_in_any_order_change_n
     assert torch.equal(batch.advantages, expected.advantages)
     for rollout in (r for group in batch.groups for r in group):
         assert rollout.score.verdict is rule(rollout.problem, rollout.completion.text)
+        coin = TERMS["random"].rule(
+            rollout.problem, "", rollout.score, rollout.completion.sample_id
+        )
+        assert (rollout.terms["random"], tuple(rollout.terms)) == (coin, terms)
     assert {r.masked for g in batch.groups for r in g} == {True, False}
+
+
+def test_terms_of_the_text_are_computed_while_the_engine_still_samples(monkeypatch):
+    begun = threading.Event()
+
+    def rule(problem, response, score, sample_id):
+        begun.set()
+        return float(len(response))
+
+    def order(number):
+        for index in range(number):
+            yield index
+            assert begun.wait(20.0), "the first group's terms wait for the last group"
+
+    monkeypatch.setitem(TERMS, "format", Term(rule=rule))
+    collector, engine, _ = make(first_is_right, terms=("format", "accuracy"))
+    engine.order = order
+    for rollout in (r for group in collector.collect(1).groups for r in group):
+        assert rollout.terms["format"] == len(rollout.completion.text)
+
+
+def test_a_rule_that_fails_on_its_thread_is_heard():
+    collector, _, _ = make(first_is_right, terms=("language",))
+    odd = [replace(PROBLEMS[0], language="tlh")]
+    collector.mixture = Mixture.single(odd, 5)
+    with pytest.raises(ConfigError, match="tlh"):
+        collector.collect(1)

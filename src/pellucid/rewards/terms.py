@@ -62,12 +62,14 @@ class Term:
 
     rule: TermFn | None = None
     """None: a `ResponseScorer` of the term's name gives the value."""
+    reads_score: bool = False
+    """The rule looks at the grader's score, and so has to wait for it."""
     kinds: frozenset[ProblemKind] = frozenset({"reasoning", "helpful", "safety"})
     """Kinds of problems that it applies to."""
 
 
 TERMS: dict[str, Term] = {
-    "accuracy": Term(rule=_accuracy, kinds=frozenset({"reasoning"})),
+    "accuracy": Term(rule=_accuracy, kinds=frozenset({"reasoning"}), reads_score=True),
     "helpful": Term(kinds=frozenset({"helpful"})),
     "safety": Term(kinds=frozenset({"safety"})),
     "format": Term(rule=_format),
@@ -76,6 +78,10 @@ TERMS: dict[str, Term] = {
     "repetition": Term(rule=_repetition),
     "random": Term(rule=_random),
 }
+
+
+_NO_SCORE = Score(verdict=Verdict.UNGRADED)
+"""What a rule gets that does not read the score."""
 
 
 class Outcome(NamedTuple):
@@ -139,6 +145,27 @@ class RewardTable:
                     "reward.terms, or leave those problems out"
                 )
 
+    def text_terms(
+        self,
+        step: int,
+        problems: Sequence[Problem],
+        responses: Sequence[str],
+        sample_ids: Sequence[int],
+    ) -> list[dict[str, float]]:
+        """Those of `terms` that need neither score nor model: they can be had while the engine
+        still samples other groups.
+        """
+        return [
+            {
+                name: term.rule(problem, response, _NO_SCORE, sample_id)
+                for name in self.names(step)
+                if (term := TERMS[name]).rule is not None
+                and not term.reads_score
+                and problem.kind in term.kinds
+            }
+            for problem, response, sample_id in zip(problems, responses, sample_ids, strict=True)
+        ]
+
     def terms(
         self,
         step: int,
@@ -146,11 +173,15 @@ class RewardTable:
         responses: Sequence[str],
         scores: Sequence[Score],
         sample_ids: Sequence[int],
+        known: Sequence[Mapping[str, float]] | None = None,
     ) -> list[dict[str, float]]:
-        """Values before weighting, of each response those that apply and count.
+        """Values before weighting, of each response those that apply and count. `known`: what
+        `text_terms` gave of them.
 
         Raises NumericsError where a reward model gives what is no number.
         """
+        if known is None:
+            known = self.text_terms(step, problems, responses, sample_ids)
         found: list[dict[str, float]] = [{} for _ in responses]
         for name in self.names(step):
             term = TERMS[name]
@@ -159,10 +190,12 @@ class RewardTable:
                 values = self._ask(
                     name, [problems[i] for i in places], [responses[i] for i in places]
                 )
-            else:
+            elif term.reads_score:
                 values = [
                     term.rule(problems[i], responses[i], scores[i], sample_ids[i]) for i in places
                 ]
+            else:
+                values = [known[i][name] for i in places]
             for i, value in zip(places, values, strict=True):
                 found[i][name] = value
         return found

@@ -1,8 +1,8 @@
 """From problems to rollouts with advantages: sample, grade, reward, compare within the group.
 
-    problems ── template ── Engine.generate ── scores ── reward terms ── group advantages
+    problems ── template ── Engine.generate ── scores, terms of the text ── group advantages
                                │ a group ends    ▲ waits for the last ones
-                               └── StreamGrader ─┘ works while the engine goes on
+                               └── StreamGrader, ┘ a thread: work while the engine goes on
 
 Which problems belong to a step, and every random choice, is a function of (seed, step) alone:
 there is no cursor to save, and a run continued after a kill sees what the uninterrupted run would
@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +58,7 @@ class Batch:
     num_resampled: int = 0
     """Groups replaced by dynamic sampling."""
     grading_wait_s: float = 0.0
-    """What grading took after the last sample had ended."""
+    """What grading and the terms of the text took after the last sample had ended."""
 
     def sequences(self) -> list[TrainSequence]:
         """What the trainer takes: every unmasked rollout that has a token."""
@@ -148,22 +149,31 @@ class Collector:
             for slot, p in enumerate(problems)
         ]
         pending: dict[int, PendingGrades] = {}
+        texts: dict[int, Future[list[dict[str, float]]]] = {}
+        with ThreadPoolExecutor(1, thread_name_prefix="terms") as thread:
 
-        def grade(index: int, group: list[Completion]) -> None:
-            responses = [self.template.response(c.text) for c in group]
-            pending[index] = self.grader.submit([problems[index]] * len(group), responses)
+            def grade(index: int, group: list[Completion]) -> None:
+                responses = [self.template.response(c.text) for c in group]
+                repeated = [problems[index]] * len(group)
+                pending[index] = self.grader.submit(repeated, responses)
+                ids = requests[index].sample_ids
+                texts[index] = thread.submit(
+                    self.rewards.text_terms, step, repeated, responses, ids
+                )
 
-        completions = self.engine.generate(
-            requests, self.params, seed=self.config.seed, progress=progress, on_group=grade
-        )
-        ended = time.perf_counter()
-        graded = [score for index in range(len(requests)) for score in pending[index].result()]
+            completions = self.engine.generate(
+                requests, self.params, seed=self.config.seed, progress=progress, on_group=grade
+            )
+            ended = time.perf_counter()
+            order = range(len(requests))
+            graded = [score for index in order for score in pending[index].result()]
+            known = [terms for index in order for terms in texts[index].result()]
         repeated = [p for p in problems for _ in range(size)]
         responses = [self.template.response(c.text) for group in completions for c in group]
         scores, _ = retry_failed(self.grader, repeated, responses, graded)
         self._grading_wait_s += time.perf_counter() - ended
         ids = [i for request in requests for i in request.sample_ids]
-        terms = self.rewards.terms(step, repeated, responses, scores, ids)
+        terms = self.rewards.terms(step, repeated, responses, scores, ids, known)
         rated = iter(zip(scores, terms, strict=True))
         return [
             [
