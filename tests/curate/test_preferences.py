@@ -20,6 +20,7 @@ from pellucid.curate.preferences import (
     JudgeCounts,
     balance_lengths,
     decided_pairs,
+    forget_nonsense,
     judge_contests,
 )
 from pellucid.data.preferences import PreferencePair
@@ -141,6 +142,12 @@ def test_nonsense_is_asked_once_more_and_then_the_pair_is_dropped_and_counted(
     judged, counts = run(tmp_path, [contest(i) for i in range(3)], again)
     assert again.asked == []
     assert (len(judged), counts.nonsense) == (2, 1)
+    # Unless the judge was mended: then what was clear stays, and only the rest is asked.
+    forget_nonsense(tmp_path / "judgments.jsonl")
+    mended = Scripted(fair)
+    judged, counts = run(tmp_path, [contest(i) for i in range(3)], mended)
+    assert {q.prompt for q in mended.asked} == {"question 0"}
+    assert (len(mended.asked), counts.judged, counts.nonsense) == (4, 3, 0)
 
 
 def test_what_was_judged_before_a_failure_is_not_asked_again(tmp_path: Path) -> None:

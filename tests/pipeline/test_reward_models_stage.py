@@ -14,6 +14,7 @@ from pellucid.artifacts import RunFolder
 from pellucid.config_stages import PipelineConfig
 from pellucid.data.preferences import read_pairs
 from pellucid.errors import ConfigError, DataError, Interrupted
+from pellucid.jsonl import read_jsonl
 from pellucid.ledger import Ledger
 from pellucid.model.scalar_head import load_reward_model
 from pellucid.pipeline.stages import find_stage
@@ -215,15 +216,15 @@ def test_a_model_judges_over_the_network_and_nonsense_is_named(tmp_path, monkeyp
     with chat_server(script) as server:
         judge = {"endpoint": {"base_url": server.base_url, "model": "judge-model", "retries": 0}}
         context = make_context(tmp_path, helpful=values, judge=judge, safety=None)
-        with pytest.raises(DataError, match=r"4 without a clear verdict.*; mend the judge, delete"):
+        with pytest.raises(DataError, match=r"4 without a clear verdict; mend the judge, then run"):
             run(context)
         assert len(server.requests) == 4 * 4 * 2  # every question twice
         talks_sense[0] = True
-        for name in ("judgments.jsonl", "judge.jsonl"):
-            (context.stage.root / name).unlink()
         again = make_context(tmp_path, helpful=values, judge=judge, safety=None)
         assert run(again)["helpful"]["trained_on"] > 0
         assert len(server.requests) == 4 * 4 * 2 + 4 * 4
+    kept = read_jsonl(again.stage.root / "judge.nonsense-1.jsonl")
+    assert {line["text"] for line in kept} == {"Both have their merits."}
     pairs = read_pairs(again.stage.root / "helpful.train.jsonl").rows
     assert all(smalltalk_quality(p.prompt, p.chosen) for p in pairs)
     assert not any(smalltalk_quality(p.prompt, p.rejected) for p in pairs)

@@ -10,6 +10,7 @@ Left out: who judges (`judging`), where the answers come from.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from pellucid.artifacts import sha256_json
+from pellucid.artifacts import atomic_write_text, sha256_json
 from pellucid.curate.judging import Judge, Question
 from pellucid.data.preferences import PreferencePair
 from pellucid.errors import DataError, RunError
@@ -184,6 +185,12 @@ def balance_lengths(
             "comparable lengths; raise helpful.max_length_gap, or set it to 1"
         )
     return Balanced(kept, len(dropped), (left - right) / max(left, right, 1))
+
+
+def forget_nonsense(record: Path) -> None:
+    """Takes out of the file what made no sense, so that it is asked anew; clear judgments stay."""
+    clear = [line for line in read_jsonl(record) if line["judgment"] is not None]
+    atomic_write_text(record, "".join(json.dumps(line) + "\n" for line in clear))
 
 
 def _questions(contest: Contest, judgments: int, seed: int) -> Iterator[Question]:

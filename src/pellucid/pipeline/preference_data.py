@@ -33,6 +33,7 @@ from pellucid.curate.preferences import (
     JudgeCounts,
     balance_lengths,
     decided_pairs,
+    forget_nonsense,
     judge_contests,
 )
 from pellucid.curate.reply import Reply, read_reply, write_reply
@@ -58,6 +59,8 @@ from pellucid.tasks import smalltalk
 from pellucid.tasks.lookup import lookup
 from pellucid.tasks.templates import Template, get_template
 
+JUDGMENTS_NAME = "judgments.jsonl"
+JUDGE_NAME = "judge.jsonl"
 JUDGES: dict[str, Callable[[str, str, str], float]] = {"smalltalk": prefers}
 """Programs that compare two answers."""
 
@@ -180,7 +183,7 @@ class PreferenceData:
             judged = judge_contests(
                 contests,
                 judge,
-                self.root / "judgments.jsonl",
+                self.root / JUDGMENTS_NAME,
                 judgments=judge_config.judgments,
                 seed=self.context.seed,
                 counts=counts,
@@ -191,12 +194,21 @@ class PreferenceData:
         )
         if counts.nonsense > counts.judged:
             # Other sources would hide it: a model would be trained, and not on what was paid for.
+            self._have_nonsense_asked_anew()
             raise DataError(
                 f"the judge talks nonsense: {counts.judged} judged, {counts.nonsense} without a "
-                "clear verdict; mend the judge, delete judgments.jsonl and judge.jsonl, then run "
-                "again"
+                "clear verdict; mend the judge, then run the same command, which asks it anew for "
+                "those"
             )
         return decided_pairs(judged, min_margin=judge_config.min_margin, counts=counts)
+
+    def _have_nonsense_asked_anew(self) -> None:
+        """What was clear stays; the judge's words are kept under another name."""
+        forget_nonsense(self.root / JUDGMENTS_NAME)
+        words = self.root / JUDGE_NAME
+        if words.is_file():
+            number = 1 + len(list(self.root.glob("judge.nonsense-*.jsonl")))
+            words.rename(self.root / f"judge.nonsense-{number}.jsonl")
 
     @contextmanager
     def _judge(self, config: JudgeConfig) -> Iterator[Judge]:
@@ -204,7 +216,7 @@ class PreferenceData:
             name = config.name or ""
             yield RuleJudge(name, lookup(JUDGES, name, "judge", ConfigError))
             return
-        record = self.root / "judge.jsonl"
+        record = self.root / JUDGE_NAME
         with ChatEndpoint(config.endpoint, record, what="judge") as endpoint:
             yield ModelJudge(config.endpoint.model, endpoint, self.context.should_stop)
 
