@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pellucid.evidence.claims import claim_limits, claim_text, is_capability
+from pellucid.evidence.claims import claim_limits, claim_text
 from pellucid.evidence.core.claims import (
     ClaimError,
     Result,
     compute_claim,
     compute_claims,
     does_hold,
+    is_capability,
     printed,
 )
 from pellucid.evidence.core.schema import Claim, Claims, DataSet, PlannedClaim, Printed

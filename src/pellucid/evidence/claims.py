@@ -20,7 +20,6 @@ GAIN_RULE = "low > 0 and p_adj < 0.05"
 NUMBER_RULE = "value >= 0"
 DIFFERENCE_RULE = "low <= high"
 """Of what is printed and not claimed, these two hold whatever was measured."""
-CAPABILITY = ("pass_at_1", "pass_at_k", "cons_at_k")
 CONTROLS = ("random-reward", "format-only")
 """Arms that were trained for the same number of problems on a reward that knows no answer."""
 NO_CONTROLS = (
@@ -175,11 +174,6 @@ def _draft(kind: str, metric: dict[str, Any], a: str, b: str | None = None) -> d
 
 
 # Words
-
-
-def is_capability(claim: Mapping[str, Any]) -> bool:
-    """Whether a claim says how able a model is."""
-    return claim["metric"]["fn"] in CAPABILITY
 
 
 def claim_text(claim: Mapping[str, Any]) -> str:

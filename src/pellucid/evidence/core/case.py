@@ -38,6 +38,8 @@ class Case:
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     """Findings by code, those included that were not kept."""
+    beyond: dict[str, set[str] | None] = field(default_factory=dict)
+    """Claims that findings spoil which were not kept, by code; None: all."""
     manifest: dict[str, ManifestLine] = field(default_factory=dict)
     is_sealed: bool = False
     """Whether there is a seal that could be read."""
@@ -63,9 +65,15 @@ class Case:
     def find(self, code: str, where: str, text: str, claims: Iterable[str] | None = None) -> None:
         """Note one thing; `claims`: ids that it spoils, None: all."""
         self.counts[code] += 1
-        if self.counts[code] <= MAX_PER_CODE:
+        spoiled = None if claims is None else tuple(claims)
+        if self.counts[code] > MAX_PER_CODE:
+            known = self.beyond.setdefault(code, set())
+            if spoiled is None:
+                self.beyond[code] = None
+            elif known is not None:
+                known.update(spoiled)
+        else:
             one_line = ascii_safe(text)[:300]
-            spoiled = None if claims is None else tuple(claims)
             finding = Finding(
                 code=code, where=ascii_safe(where)[:200], text=one_line, claims=spoiled
             )

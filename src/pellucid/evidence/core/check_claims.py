@@ -12,6 +12,7 @@ from pellucid.evidence.core.claims import (
     compute_claim,
     compute_claims,
     does_hold,
+    is_capability,
     is_printed_as,
 )
 from pellucid.evidence.core.schema import Claim, PlannedClaim, Preregistration, Printed
@@ -22,6 +23,8 @@ MAX_PRECISION = 12
 GAP = 0.02
 """Arms that differ by more in the share of answers found are not compared on skill alone."""
 FEW_SEEDS = 3
+SAYS_RL = "rl improves"
+"""A claim of a cause, so it needs trainings on rewards that know no answer."""
 
 
 def check_planned(case: Case) -> None:
@@ -35,7 +38,7 @@ def check_planned(case: Case) -> None:
                 case.find("claim-changed", planned["id"], text)
             else:
                 _check_same(case, claim, planned)
-        if case.claim_list() and plan["training_seeds"] < FEW_SEEDS:
+        if case.claim_list() and 0 < plan["training_seeds"] < FEW_SEEDS:
             text = f"{plan['training_seeds']} training run(s): chance between runs is not measured"
             case.find("single-seed", f"prereg/{name}.json", text)
     ids = [c["id"] for c in case.claim_list()]
@@ -121,6 +124,7 @@ def check_numbers(case: Case) -> None:
     results, adjusted, problems = compute_claims(case.claims, case.evaluations)
     for claim in case.claim_list():
         own = [claim["id"]]
+        _check_words(case, claim)
         if claim["id"] in problems:
             case.find("claim-unsupported", claim["id"], problems[claim["id"]], own)
             continue
@@ -134,6 +138,24 @@ def check_numbers(case: Case) -> None:
         _check_views(case, claim, result)
         _check_controls(case, claim)
         _check_gap(case, claim)
+        _check_engines(case, claim)
+
+
+def _check_words(case: Case, claim: Claim) -> None:
+    """What a claim says of itself beside its numbers, where that can be held to something."""
+    own = [claim["id"]]
+    if claim["level"] != "recomputed":
+        text = f"it calls itself {claim['level']}: nothing that was sealed before can show that"
+        case.find("claim-unsupported", claim["id"], text, own)
+    if SAYS_RL in claim["text"].casefold() and not _has_control(case, claim):
+        text = "it says that RL improves something, and requires no control"
+        case.find("control-missing", claim["id"], text, own)
+
+
+def _has_control(case: Case, claim: Claim) -> bool:
+    plan = case.plans.get(claim["prereg"].partition("#")[0])
+    arms = plan["arms"] if plan is not None else {}
+    return any(arm in arms and arms[arm]["role"] == "control" for arm in claim["requires"])
 
 
 def _check_families(case: Case) -> None:
@@ -199,7 +221,9 @@ def _check_rule(case: Case, claim: Claim, result: Result, p_adj: float | None) -
 def _check_views(case: Case, claim: Claim, whole: Result) -> None:
     own = [claim["id"]]
     missing = [view for view in VIEWS if view not in claim["views"]]
-    if claim["is_capability"] and missing:
+    if is_capability(claim) and not claim["is_capability"]:
+        case.find("view-missing", claim["id"], "it says how able a model is, and denies it", own)
+    elif is_capability(claim) and missing:
         case.find("view-missing", claim["id"], f"not shown on {', '.join(missing)} items", own)
     for view, given in claim["views"].items():
         if view == "all" and given == claim["reported"]:
@@ -320,3 +344,15 @@ def _check_gap(case: Case, claim: Claim) -> None:
     if abs(shares[0] - shares[1]) > GAP:
         text = f"an answer was found in {shares[0]:.1%} and {shares[1]:.1%} of the samples"
         case.find("extraction-gap", claim["id"], text, [claim["id"]])
+
+
+def _check_engines(case: Case, claim: Claim) -> None:
+    """Two models are compared by what one engine of one kind of number made of them."""
+    made = {
+        tuple(str(engine.get(name)) for name in ("name", "version", "dtype"))
+        for folder in claim["arms"].values()
+        for engine in case.evaluations[folder].engines
+    }
+    if len(claim["arms"]) > 1 and len(made) > 1:
+        text = ", ".join(" ".join(parts)[:40] for parts in sorted(made))
+        case.find("engine-differs", claim["id"], text, [claim["id"]])

@@ -9,6 +9,7 @@ from typing import Any
 from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.claims import is_capability
 from pellucid.evidence.core.containment import DECIDING, containment, words
 from pellucid.evidence.core.hashed_prompts import (
     HASHED,
@@ -25,6 +26,9 @@ from pellucid.evidence.core.schema_training import Scan
 SCAN = "contamination/scan.json"
 PROMPTS = "contamination/prompts.jsonl.gz"
 """Training prompts, where they may be shown: lines {"ref": …, "text": …}."""
+MAX_THRESHOLD = 1.0
+"""Where texts are generated, as two problems of one kind share most words, only whole copies count;
+above it nothing does."""
 MIN_RECALL = 0.95
 MAX_FALSE_SHARE = 1 / 4000
 """Documents without a full copy that a scan may flag before it is called coarse."""
@@ -56,7 +60,7 @@ def read_sets(case: Case) -> None:
 def check_scan(case: Case) -> None:
     """Every item that a capability claim rests on was scanned, by a scanner that finds leaks."""
     folders = {f: case.using(f) for f in case.evaluations if case.using(f)}
-    capable = {c["id"] for c in case.claim_list() if c["is_capability"]}
+    capable = {c["id"] for c in case.claim_list() if is_capability(c)}
     for folder, using in folders.items():
         suite, claims = case.roots[folder]["suite"], [c for c in using if c in capable]
         scanned = case.scan["suites"].get(suite) if case.scan is not None else None
@@ -118,6 +122,9 @@ def _check_self_test(case: Case, scan: Scan) -> None:
         and type(false) is int
         and type(documents) is int
     )
+    if not 0.0 < scan["threshold"] <= MAX_THRESHOLD:
+        text = f"items count as clean up to a containment of {scan['threshold']:.4g}"
+        case.find("scan-weak", SCAN, text)
     if not is_right or not recall:
         case.find("scan-weak", SCAN, "it has no self-test with planted leaks")
         return

@@ -183,7 +183,9 @@ class _Reading:
         try:
             again = self._regrader.check(sample)
         except Exception as error:  # noqa: BLE001 - a stranger's text met a grader's weak spot
-            again = Regraded("error", f"the grader stopped ({type(error).__name__})")
+            is_known = sample["verdict"] == "error"
+            text = "" if is_known else f"the grader stopped ({type(error).__name__})"
+            again = Regraded(None if is_known else "error", text)
         if again.problem:
             if len(self._wrong) < MAX_WRONG:
                 self._wrong.append((number, again.problem, str(again.verdict), sample["verdict"]))

@@ -121,12 +121,22 @@ def _check_scores(case: Case, index: Checkpoints) -> None:
                 continue
             if case.roots[folder]["model"] != checkpoint["weights"]:
                 case.find("weights-swapped", where, f"{folder[:80]} measured another model")
+            _check_dev(case, index, where, folder)
             tallies = [t for t in evaluation.items.values() if t.graded]
             share = math.fsum(t.correct / t.graded for t in tallies) / max(1, len(tallies))
             scores = checkpoint["scores"].values()
             if not any(abs(score - share) <= 1e-6 for score in scores):
                 text = f"its score is not the {share:.6f} that {folder[:80]} gives"
                 case.find("checkpoint-selection", where, text)
+
+
+def _check_dev(case: Case, index: Checkpoints, where: str, folder: str) -> None:
+    """What chooses among checkpoints must not be what the claims are measured on."""
+    suite = case.roots[folder]["suite"]
+    using = [i for f, root in case.roots.items() if root["suite"] == suite for i in case.using(f)]
+    if index["rule"]["pick"] != "last" and using:
+        text = f"it was chosen by {suite[:60]}, on which claims rest"
+        case.find("checkpoint-selection", where, text, using)
 
 
 # Graders

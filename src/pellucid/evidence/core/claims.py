@@ -40,6 +40,8 @@ SHARE_KINDS = ("pass_at_1", "pass_at_k", "cons_at_k", "rate")
 TWO_ARM_KINDS = ("paired_difference", "non_inferiority")
 KINDS = (*SHARE_KINDS, "ratio", *TWO_ARM_KINDS)
 METRICS = (*SHARE_KINDS, "ratio")
+CAPABILITY = ("pass_at_1", "pass_at_k", "cons_at_k")
+"""Metrics that say how able a model is: a claim of one needs its views."""
 COUNTS = ("samples", "graded", "correct", "parsable", "truncated", "errors", "tokens")
 """What `rate` and `ratio` can count: fields of `ItemTally`."""
 SHARES_OF = {
@@ -172,6 +174,11 @@ def rule_values(claim: Claim, result: Result, p_adj: float | None) -> dict[str, 
         "n": float(result.n_items),
         "margin": claim["metric"].get("margin"),
     }
+
+
+def is_capability(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim says how able a model is, whatever it calls itself."""
+    return claim["metric"].get("fn") in CAPABILITY
 
 
 def does_hold(claim: Claim, result: Result, p_adj: float | None) -> bool:

@@ -150,9 +150,11 @@ class Regrader:
         return found
 
     def check(self, sample: Sample) -> Regraded:
-        """Grade a sample again and compare."""
+        """Grade a sample again and compare. What was left out as a failure of the grader is graded
+        too: it counts in no accuracy, so a wrong answer must not hide there.
+        """
         gold, response, recorded = sample["gold"], sample["response"], sample["verdict"]
-        if gold is None or response is None or recorded in ("error", "ungraded"):
+        if gold is None or response is None or sample["finish"] == "error":
             return Regraded(None, "")
         outcome = self.outcome(sample["grader"], gold, response)
         if outcome is None:
@@ -160,7 +162,8 @@ class Regrader:
         extracted = outcome[1]
         verdict: str | None = outcome[0]
         if verdict == UNDECIDED:
-            is_open = sample["method"] == "math-verify" or recorded == "wrong"
+            is_second = sample["method"] == "math-verify"
+            is_open = is_second or recorded in ("wrong", "error")
             problem = "" if is_open else f"undecided, recorded as {recorded}"
             verdict = None if is_open else verdict
         else:

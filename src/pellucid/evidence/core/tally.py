@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from pellucid.evidence.core.samples import Sample
 
 LONG_ANSWER = 64
 """Longer answers vote by their digest, so that memory stays small."""
 
+FAILED = "\x00"
+"""In place of the answer of a sample that was not graded: all of them vote for one wrong answer."""
+MAX_ENGINES = 16
 NOT_GRADED = ("error", "ungraded")
 """Verdicts that say nothing of the model; samples with one are left out of accuracies."""
 
@@ -26,6 +30,18 @@ class ItemTally:
         self.truncated = self.errors = self.tokens = 0
         self.answers: list[tuple[str | None, bool]] = []
         """(answer, is correct) of the graded samples, in their order."""
+
+    def with_failed(self, *, as_correct: bool) -> ItemTally:
+        """A copy in which samples that were not graded count as answers, all right or all wrong."""
+        made = ItemTally(self.cluster)
+        failed = self.samples - self.graded
+        made.samples = made.graded = self.samples
+        made.correct = self.correct + (failed if as_correct else 0)
+        made.parsable, made.truncated = self.parsable, self.truncated
+        made.errors, made.tokens = self.errors, self.tokens
+        answers = self.answers if as_correct else [(FAILED, False)] * failed + self.answers
+        made.answers = answers
+        return made
 
     def add(self, sample: Sample) -> None:
         verdict = sample["verdict"]
@@ -57,12 +73,29 @@ class Evaluation:
         self.keeps_answers = True
         """Votes take most of the memory; only cons@k needs them."""
         self.items: dict[str, ItemTally] = {}
+        self.engines: list[dict[str, Any]] = []
+        """What answered, without repetition: `Sample.engine`. At most `MAX_ENGINES`."""
         self._last: ItemTally | None = None
         self._votes: dict[tuple[str | None, bool], tuple[str | None, bool]] = {}
         """Of the last item: equal votes are one object, or they would fill the memory."""
 
+    @property
+    def num_failed(self) -> int:
+        """Samples that count in no accuracy."""
+        return sum(tally.samples - tally.graded for tally in self.items.values())
+
+    def with_failed(self, *, as_correct: bool) -> Evaluation:
+        """As if every sample that failed had been answered, rightly or wrongly."""
+        made = Evaluation(self.suite, self.arm, merkle_root=self.merkle_root)
+        made.items = {
+            item: tally.with_failed(as_correct=as_correct) for item, tally in self.items.items()
+        }
+        return made
+
     def add(self, sample: Sample) -> None:
         """Count one more sample."""
+        if sample["engine"] not in self.engines and len(self.engines) < MAX_ENGINES:
+            self.engines.append(sample["engine"])
         tally = self.items.get(sample["item"])
         if tally is None:
             tally = self.items[sample["item"]] = ItemTally(sample["cluster"])

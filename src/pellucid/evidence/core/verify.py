@@ -17,6 +17,7 @@ from pellucid.evidence.core.check_claims import check_numbers, check_planned
 from pellucid.evidence.core.check_clean import check_scan, read_sets
 from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
+from pellucid.evidence.core.check_failures import check_failures
 from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
 from pellucid.evidence.core.check_reviews import check_reviews
@@ -27,7 +28,8 @@ from pellucid.evidence.core.check_training import (
     check_selection,
     check_weights,
 )
-from pellucid.evidence.core.findings import COLUMNS, Column, Finding
+from pellucid.evidence.core.claims import is_capability
+from pellucid.evidence.core.findings import CODES, COLUMNS, Column, Finding
 from pellucid.evidence.core.schema import Claims
 
 Status = Literal["ok", "in part", "FAILS", "not done"]
@@ -42,6 +44,8 @@ class Verdict:
     findings: tuple[Finding, ...]
     more: Mapping[str, int]
     """Code -> findings beyond those listed."""
+    beyond: Mapping[str, frozenset[str] | None]
+    """Code -> claims that those spoil; None: all."""
     claims: Mapping[str, str]
     """Id -> text."""
     done: Mapping[Column, tuple[str, ...]]
@@ -67,14 +71,15 @@ class Verdict:
         """One cell of the table."""
         if claim not in self.done.get(column, ()):
             return "not done"
-        own = [
-            f
-            for f in self.findings
-            if f.kind.column == column and (f.claims is None or claim in f.claims)
-        ]
-        if any(not f.kind.is_note for f in own):
+        spoiled = [(f.code, f.claims) for f in self.findings] + list(self.beyond.items())
+        own = {
+            code
+            for code, claims in spoiled
+            if CODES[code].column == column and (claims is None or claim in claims)
+        }
+        if any(not CODES[code].is_note for code in own):
             return "FAILS"
-        return "in part" if any(f.code in PARTIAL for f in own) else "ok"
+        return "ok" if own.isdisjoint(PARTIAL) else "in part"
 
     def table(self) -> dict[str, dict[Column, Status]]:
         """Claim -> column -> status."""
@@ -106,6 +111,7 @@ class Verdict:
 PARTIAL = (
     "grade-not-redone",
     "samples-withheld",
+    "samples-failed",
     "check-impossible",
     "scan-coarse",
     "seal-unsigned",
@@ -126,6 +132,7 @@ def verify(dossier: Path, *, seed: str = "", trusted_key: str | None = None) -> 
         return Verdict(
             findings=(finding,),
             more={},
+            beyond={},
             claims={NO_CLAIMS: ""},
             done={"integrity": (NO_CLAIMS,)},
             keyid=None,
@@ -140,14 +147,15 @@ def _examine(archive: Archive, seed: str, trusted_key: str | None) -> Verdict:
     case = Case(archive=archive, seed=seed, trusted_key=trusted_key)
     for step in STEPS:
         _take(case, step)
-    ids = {c["id"]: c["text"] for c in case.claim_list()} or {NO_CLAIMS: ""}
-    capable = tuple(c["id"] for c in case.claim_list() if c["is_capability"])
+    claims = {c["id"]: c["text"] for c in case.claim_list()} or {NO_CLAIMS: ""}
+    capable = tuple(c["id"] for c in case.claim_list() if is_capability(c))
     more = {code: n - _kept(case, code) for code, n in case.counts.items()}
     return Verdict(
         findings=tuple(case.findings),
         more={code: n for code, n in more.items() if n},
-        claims=ids,
-        done={"integrity": tuple(ids), "recomputed": tuple(ids), "clean": capable},
+        beyond={c: None if ids is None else frozenset(ids) for c, ids in case.beyond.items()},
+        claims=claims,
+        done={"integrity": tuple(claims), "recomputed": tuple(claims), "clean": capable},
         keyid=case.keyid,
         num_samples=case.num_samples,
         num_regraded=case.num_regraded,
@@ -190,6 +198,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_graders,
     check_rollouts,
     check_numbers,
+    check_failures,
     check_scan,
     check_energy,
     check_reviews,
