@@ -6,6 +6,7 @@ import pytest
 from run_builder import HOSTILE, build_run
 
 from pellucid.errors import RunError
+from pellucid.report.made import curated_sets, drop_reasons, reward_rows
 from pellucid.report.page import write_report
 from pellucid.report.read import read_run
 from pellucid.report.stages import model_readings, stage_views, suite_tables
@@ -76,6 +77,48 @@ def test_the_page_has_a_row_for_every_model_and_curves_for_every_stage(pipeline)
     assert "zero, step by step" in page
     assert "1 min 15 s" in page
     assert "steps to R1: a pipeline of 2 stages" in page
+
+
+def test_the_page_tells_where_samples_went_and_what_reward_models_are_worth(pipeline):
+    zero = pipeline / "stages" / "01-zero"
+    counts = {"candidates": 2400, "kept": 316, "general": 52}
+    dropped = {"correct": 253, "language": 1732, "finished": 99, "paragraphs": 0}
+    (zero / "filters.json").write_text(json.dumps(counts | {"dropped": dropped}))
+    accuracy = {"value": 0.875, "ci95": [0.8125, 0.9375], "n": 38}
+    pairs = {"accuracy": accuracy, "length_only": {"value": 0.5625}, "gain_over_length": GAIN}
+    labels = {"accuracy": accuracy | {"n": 41}, "majority_only": 0.6875}
+    (zero / "accuracy.json").write_text(
+        json.dumps(
+            {
+                "helpful": {"trained_on": 9, "held-out": pairs, f"{HOSTILE}.json": pairs},
+                "safety": {"held-out": labels},
+            }
+        )
+    )
+    view = read_run(pipeline)
+    [curated] = curated_sets(view)
+    assert (curated.stage, curated.candidates, curated.kept, curated.general) == (
+        "zero", 2400, 316, 52
+    )  # fmt: skip
+    assert drop_reasons([curated]) == ["finished", "correct", "language"]  # as they apply
+    rows = reward_rows(view)
+    assert [(r.name, r.accuracy["n"], r.trivial, r.gain) for r in rows] == [
+        ("helpful", 38, 0.5625, GAIN),
+        ("helpful", 38, 0.5625, GAIN),
+        ("safety", 41, 0.6875, None),
+    ]
+    page = " ".join(write_report(pipeline).read_text(encoding="utf-8").split())
+    assert "<td>2,400</td> <td>99</td><td>253</td><td>1,732</td>" in page
+    assert "<td>316<small>13.2" in page
+    assert "<td>87.5" in page
+    assert "+25.0" in page.partition('id="reward-models"')[2].partition("</section>")[0]
+    assert HOSTILE not in page
+    (zero / "accuracy.json").write_text('{"helpful": {"held-out": {"accuracy": {}}}}')
+    with pytest.raises(RunError, match=r"accuracy\.json does not measure"):
+        write_report(pipeline)
+    (zero / "filters.json").write_text("{}")
+    with pytest.raises(RunError, match="candidates"):
+        write_report(pipeline)
 
 
 def test_one_problem_is_shown_as_every_model_answered_it(pipeline):

@@ -18,6 +18,7 @@ from pellucid.artifacts import atomic_write_text
 from pellucid.ledger import EventKind
 from pellucid.records import Verdict
 from pellucid.report import figures, words
+from pellucid.report.made import curated_sets, drop_reasons, reward_rows
 from pellucid.report.panels import make_panels
 from pellucid.report.read import EvalView, RunView, read_rollouts, read_run, read_samples
 from pellucid.report.readings import Pair, choose_pairs, choose_rollouts, spread_steps
@@ -93,7 +94,11 @@ def _shared(view: RunView) -> dict[str, Any]:
 
 
 def _pipeline_context(view: RunView) -> dict[str, Any]:
+    sets = curated_sets(view)
     return {
+        "curated": sets,
+        "drop_reasons": drop_reasons(sets),
+        "reward_rows": reward_rows(view),
         "tables": suite_tables(view),
         "arms": arms_tables(view),
         "stages": stage_views(view),
