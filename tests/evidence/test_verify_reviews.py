@@ -168,12 +168,16 @@ def drop_the_import(dossier):
     path.write_text(path.read_text().splitlines(keepends=True)[0])
 
 
-def review_another_version(dossier):
+def review_another_version(dossier, version="0" * 64):
     path = dossier / "reviews/round-1/claims.json"
-    facts = {"round": 2, "seal_sha256": "0" * 64, "claims_sha256": sha256_bytes(path.read_bytes())}
+    facts = {"round": 2, "seal_sha256": version, "claims_sha256": sha256_bytes(path.read_bytes())}
     (dossier / "reviews/round-2").mkdir()
     (dossier / "reviews/round-2/claims.json").write_bytes(path.read_bytes())
     append(dossier, EventKind.REVIEW_STARTED, **facts)
+
+
+def review_no_version(dossier):
+    review_another_version(dossier, version=[[]])
 
 
 def answer_a_ghost(dossier):
@@ -197,7 +201,7 @@ def close_twice(dossier):
 @pytest.mark.parametrize(
     "spoil",
     [spoil_report, add_a_report, drop_the_ledger, drop_the_import, review_another_version,
-     answer_a_ghost, answer_in_no_round, cite_no_evaluation, close_twice],
+     review_no_version, answer_a_ghost, answer_in_no_round, cite_no_evaluation, close_twice],
 )  # fmt: skip
 def test_a_round_that_is_not_as_it_was_recorded_is_named(begun, spoil):
     dossier, _ = begun

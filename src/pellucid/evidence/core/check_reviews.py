@@ -125,7 +125,7 @@ def _start(case: Case, rounds: list[Round], payload: dict[str, Any]) -> str | No
     if claims is None:
         return f"{folder}/claims.json is not the file that was recorded"
     seals = [p for p in case.archive.sizes if p == SEAL_NAME or p.startswith("seals/")]
-    if payload.get("seal_sha256") not in {_digest(case, path) for path in seals}:
+    if payload.get("seal_sha256") not in [_digest(case, path) for path in seals]:
         return "what was reviewed is no version of this dossier"
     return None
 
