@@ -10,9 +10,12 @@ from finished_run import finish_run, write_recipe
 
 from pellucid.artifacts import RunFolder
 from pellucid.cli import run_command
-from pellucid.errors import RunError
+from pellucid.errors import DataError, RunError
+from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.verify import verify
+from pellucid.evidence.fresh_items.make import generator_digest
 from pellucid.evidence.redact import redact
+from pellucid.evidence.referee import Request, examine
 from pellucid.evidence.review.rounds import start_round
 from pellucid.evidence.seal import make_key, read_key
 from pellucid.jsonl import ZstdJsonlWriter, read_jsonl, read_zstd_jsonl
@@ -88,13 +91,14 @@ def test_samples_name_the_weights_that_answered(finished):
 def test_the_claims_say_what_was_not_done(finished):
     claims = json.loads((finished / "dossier/claims.json").read_text())["claims"]
     gain = claims[0]
-    assert gain["text"].startswith("RL improves pass@1 on chain: after over before")
+    assert gain["text"] == "pass@1 of after on chain is above that of before"
+    assert "The control format-only was not run" in gain["limits"]
     assert "One training run" in gain["limits"]
     assert gain["views"].keys() == {"clean", "post_cutoff", "fresh"}
     assert gain["views"]["fresh"] is None
     text = (finished / "dossier/VERIFY.md").read_text()
     assert "## What is not here" in text
-    assert "- C1: RL improves" in text
+    assert "- C1: pass@1 of after on chain is above" in text
 
 
 def test_checkpoints_of_controls_are_no_candidates(finished):
@@ -240,6 +244,43 @@ def test_a_referee_with_the_weights_replays_and_asks_fresh_items(finished, capsy
     assert rows[control]["replayed"] == "not done"
     assert run_command(["verify", dossier, "--fresh", "4"]) == 2
     assert "give --seed" in capsys.readouterr().err
+
+
+def test_a_generator_that_the_plan_did_not_seal_is_told(finished, monkeypatch):
+    filed = next(e for e in read_jsonl(finished / "ledger.jsonl") if e["kind"] == "preregistered")
+    assert filed["payload"]["fresh_generator"] == generator_digest()
+    monkeypatch.setattr("pellucid.evidence.fresh.generator_digest", lambda: "e" * 64)
+    verdict = examine(finished / "dossier", Request(seed="7", fresh=2)).verdict
+    (found,) = [f for f in verdict.findings if f.code == "fresh-unsealed"]
+    assert "here they are made by eeeeeeeeeeee" in found.text
+    asked = [c for c, row in verdict.table().items() if row["fresh"] != "not done"]
+    assert {verdict.status(c, "fresh") for c in asked} == {"in part"}
+    assert verdict.is_ok
+
+
+def test_a_referee_names_forged_tokens_and_a_claim_that_fresh_items_refute(own):
+    """Under every right digest: the samples were never drawn, the number never measured."""
+    dossier = own / "dossier"
+    place = dossier / "evals/chain/after"
+    shipped = gzip.decompress((place / "samples.jsonl.gz").read_bytes())
+    samples = [json.loads(line) for line in shipped.splitlines()]
+    for sample in samples:
+        sample["token_ids"] = [(token + 1) % 50 for token in sample["token_ids"]]
+    lines = b"".join(canonical_json(sample) + b"\n" for sample in samples)
+    (place / "samples.jsonl.gz").write_bytes(gzip.compress(lines))
+    claims = json.loads((dossier / "claims.json").read_text())
+    for claim in claims["claims"]:
+        if claim["kind"] == "pass_at_1":
+            claim["reported"] |= {"value": "0.9990", "low": "0.9980", "high": "1.0000"}
+    (dossier / "claims.json").write_text(json.dumps(claims))
+    verdict = examine(dossier, Request(seed="7", replay=4, fresh=4)).verdict
+    assert {"replay-mismatch", "fresh-mismatch"} <= {f.code for f in verdict.findings}
+    table = verdict.table()
+    subject = next(c["id"] for c in claims["claims"] if c["arms"] == {"a": "evals/chain/after"})
+    assert (table[subject]["replayed"], table[subject]["fresh"]) == ("FAILS", "FAILS")
+    (dossier / "claims.json").write_text("{}")
+    with pytest.raises(DataError, match="is damaged"):
+        examine(dossier, Request(seed="7", replay=2))
 
 
 def test_an_evaluation_of_a_run_is_scanned_against_what_it_was_trained_on(

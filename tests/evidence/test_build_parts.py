@@ -15,7 +15,13 @@ from pellucid.config import ControlsConfig, RewardConfig, RunConfig, TrainConfig
 from pellucid.errors import ModelError, RunError
 from pellucid.evaluate.records import SampleRecord, item_sha256
 from pellucid.evaluate.suites import Suite
-from pellucid.evidence.claims import NO_CONTROLS, PlannedEvaluation, claim_limits, default_claims
+from pellucid.evidence.claims import (
+    NO_CONTROLS,
+    PlannedEvaluation,
+    claim_limits,
+    claim_text,
+    default_claims,
+)
 from pellucid.evidence.core import canonical
 from pellucid.evidence.core.ed25519 import is_signed_by
 from pellucid.evidence.recording import dossier_sample
@@ -138,6 +144,22 @@ def test_the_trained_model_is_held_against_the_base_under_every_prompt():
     numbers = [(c["kind"], c["arms"]["a"]) for c in claims if not c["test"]]
     assert ("pass_at_k", "evals/toy/after") in numbers
     assert len({c["id"] for c in claims}) == len(claims)
+
+
+@pytest.mark.parametrize(
+    ("controls", "says", "limit"),
+    [
+        ((), "is above that of", NO_CONTROLS),
+        (("random-reward",), "is above that of", "The control format-only was not run"),
+        (("random-reward", "format-only"), "RL improves", "One training run"),
+    ],
+)
+def test_a_cause_is_claimed_with_both_controls_alone(controls, says, limit):
+    evaluations = [PlannedEvaluation(model=m, suite=suite()) for m in ("before", "after")]
+    claims = default_claims(evaluations, base="before", subject="after", controls=controls)
+    (gain,) = [c for c in claims if c["test"]]
+    assert says in claim_text(gain)
+    assert claim_limits(gain, 1).startswith(limit)
 
 
 def test_a_base_measured_on_other_problems_is_no_rival():

@@ -186,7 +186,7 @@ def claim_text(claim: Mapping[str, Any]) -> str:
     over = other if other_suite == suite else f"{other} ({other_suite})"
     if claim["test"] is None:
         return f"difference in {what} on {suite}: {arm} less {over}"
-    if claim["requires"]:
+    if set(CONTROLS) <= set(claim["requires"]):
         return f"RL improves {what} on {suite}: {arm} over {over}, with controls"
     return f"{what} of {arm} on {suite} is above that of {over}"
 
@@ -199,7 +199,12 @@ def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
         return "A difference with its interval, not tested: of many such, some are chance."
     if training_seeds == 0:
         return AS_THEY_ARE
-    limits = [] if claim["requires"] else [NO_CONTROLS]
+    missing = [name for name in CONTROLS if name not in claim["requires"]]
+    limits = []
+    if len(missing) == len(CONTROLS):
+        limits.append(NO_CONTROLS)
+    elif missing:
+        limits.append(f"The control {missing[0]} was not run: what it would gain is not known.")
     if training_seeds == 1:
         limits.append("One training run: another seed may give another gain.")
     return " ".join(limits)

@@ -25,6 +25,7 @@ from pellucid.evidence.core.schema import (
     PlannedSuite,
     Preregistration,
 )
+from pellucid.evidence.fresh_items.make import generator_digest
 from pellucid.evidence.recording import dossier_sampler
 from pellucid.evidence.seal import Key, ledger_head, now, prereg_envelope
 from pellucid.ledger import Event, EventKind, Ledger
@@ -141,14 +142,21 @@ def _detectable(claims: Sequence[PlannedClaim], suites: Mapping[str, Suite]) -> 
 
 
 def file_plan(run: Path, ledger: Ledger, plan: Preregistration, key: Key | None) -> Path:
-    """Writes the plan and its signature, and then the ledger's event. RunError: there is one."""
+    """Writes the plan and its signature, and then the ledger's event, which also names the sources
+    that fresh items come from. RunError: there is one.
+    """
     path = plan_path(run)
     if filed_plan(run, ledger) is not None:
         raise RunError(f"{run} has a plan already, and plans are not changed: take another --out")
     digest = atomic_write_json(path, plan)
     name = f"{FOLDER}/{path.name}"
     atomic_write_bytes(path.with_suffix(".dsse.json"), prereg_envelope(name, digest, key))
-    ledger.append(EventKind.PREREGISTERED, id=plan["id"], sha256=digest)
+    ledger.append(
+        EventKind.PREREGISTERED,
+        id=plan["id"],
+        sha256=digest,
+        fresh_generator=generator_digest(),
+    )
     return path
 
 

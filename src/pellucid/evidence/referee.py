@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import RunFolder
-from pellucid.errors import RunError
-from pellucid.evidence.core.archive import open_archive, read_whole
+from pellucid.errors import DataError, RunError
+from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive, read_whole
 from pellucid.evidence.core.findings import Finding
 from pellucid.evidence.core.verify import Verdict, verify
 from pellucid.evidence.fresh import FreshFinding
@@ -127,12 +128,35 @@ def _fresh(
         if c.finding is FreshFinding.LOWER
     ]
     checked = [c.claim for c in compared]
+    if result.generator not in (sealed := _sealed_generators(dossier)):
+        seals = f"the plan sealed {sealed[0][:12]}…" if sealed else "the plan sealed none"
+        text = f"{seals}; here they are made by {result.generator[:12]}…"
+        findings.append(Finding(code="fresh-unsealed", where="ledger.jsonl", text=text))
     return verdict.with_results("fresh", checked, findings), lines, result.to_dict()
 
 
+@contextmanager
+def _reading(dossier: Path) -> Iterator[Archive]:
+    """The dossier, whose form nobody vouches for here. Raises DataError where it is another."""
+    try:
+        with open_archive(dossier) as archive:
+            yield archive
+    except (ArchiveError, ValueError, LookupError, TypeError, AttributeError) as error:
+        text = f"{dossier.name} is damaged ({type(error).__name__}): verify it without its model"
+        raise DataError(text) from error
+
+
+def _sealed_generators(dossier: Path) -> list[str]:
+    """Digests of the generators that stand in the ledger since a plan was filed."""
+    with _reading(dossier) as archive:
+        events = [json.loads(line) for line in read_whole(archive, "ledger.jsonl").splitlines()]
+    plans = [event["payload"] for event in events if event["kind"] == "preregistered"]
+    return [str(plan["fresh_generator"]) for plan in plans if "fresh_generator" in plan]
+
+
 def _models_of_claims(dossier: Path) -> dict[str, set[str]]:
-    """Claim -> roots of the models that its arms name. Only of dossiers that can be read."""
-    with open_archive(dossier) as archive:
+    """Claim -> roots of the models that its arms name."""
+    with _reading(dossier) as archive:
         claims: Sequence[Any] = json.loads(read_whole(archive, "claims.json"))["claims"]
         folders = {folder for claim in claims for folder in claim["arms"].values()}
         models = {

@@ -94,6 +94,7 @@ CODES: dict[str, Code] = {
     # Replay and fresh items, found by `pellucid verify`
     "replay-mismatch": Code("replayed", "the weights do not give the recorded tokens"),
     "fresh-mismatch": Code("fresh", "fresh items give less than the claim's interval"),
+    "fresh-unsealed": Code("fresh", "fresh items of a generator that was not sealed", True),
     # Notes
     "signature-unpinned": Code("integrity", "compare the key with the one published", True),
     "attempt-reported": Code("integrity", "an evaluation that was tried and is reported", True),

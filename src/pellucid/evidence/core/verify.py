@@ -112,6 +112,7 @@ PARTIAL = (
     "grade-not-redone",
     "samples-withheld",
     "samples-failed",
+    "fresh-unsealed",
     "check-impossible",
     "scan-coarse",
     "seal-unsigned",
