@@ -55,6 +55,7 @@ def neighbours():
         {"finish": "error", "verdict": "error", "error": "out of memory"},
         {"finish": "length", "verdict": "timeout", "supersedes": "0" * 64},
         {"token_ids": [0, 10, 0], "n_out": 3},
+        {"token_ids": [999_999_999, 1_000_000_000, (1 << 31) - 1, 7], "n_out": 4},
         {"k": (1 << 40) - 1},
     ],
 )
@@ -74,9 +75,10 @@ def test_other_spellings_and_withheld_texts_are_read_alike():
     spaced = json.dumps(sample).encode()
     escaped = line.replace(b"think", b"\\u0074hink")
     assert escaped != line
+    gapped = line.replace(b'"token_ids":[', b'"token_ids":[ ')
     withheld = canonical_json(redact_sample(sample))
-    records, is_bad = both([warm, line, spaced, escaped, withheld, line])
-    assert len(records) == 6
+    records, is_bad = both([warm, line, spaced, escaped, gapped, withheld, line])
+    assert len(records) == 7
     assert not is_bad
 
 
@@ -108,6 +110,10 @@ def test_other_spellings_and_withheld_texts_are_read_alike():
         (b'{"arm"', b' {"arm"'),
         (b'"token_ids":[', b'"token_ids":[,'),
         (b'"token_ids":[', b'"token_ids":[0'),
+        (b'"token_ids":[', b'"token_ids":[0,'),
+        (b'"response":"', b'"response":'),
+        (b'"response":"', b'"response":x'),
+        (b'"energy_window":null', b'"energy_window":"null'),
     ],
 )
 def test_a_line_that_is_none_is_refused_beside_a_good_neighbour(old, new):
@@ -115,6 +121,16 @@ def test_a_line_that_is_none_is_refused_beside_a_good_neighbour(old, new):
     line = sample_line(sample)
     assert line.count(old) == 1
     records, is_bad = both([warm, line.replace(old, new)])
+    assert is_bad
+    assert len(records) == 1
+
+
+@pytest.mark.parametrize("ids", [[1 << 31], [3, 10**40], [0, -1], [True, 2], [5, 1.0]])
+def test_numbers_that_are_no_token_ids_are_refused_first_and_beside_a_good_neighbour(ids):
+    warm, sample = neighbours()
+    line = canonical_json(sample | {"token_ids": ids, "n_out": len(ids)})
+    assert both([line]) == ([], True)
+    records, is_bad = both([warm, line])
     assert is_bad
     assert len(records) == 1
 

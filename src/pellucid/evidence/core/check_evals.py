@@ -99,7 +99,12 @@ class _Reading:
         plans = [plan for _, plan in case.planned(folder)]
         self._plans = [plan["suites"][root["suite"]] for plan in plans]
         self._samplers = [planned_sampler(plan, root) for plan in plans]
+        self._sampler: object = None
+        """Of the last sample, which others of its item share."""
+        self._sampler_differs = 0
+        """How many of the planned ones it is not."""
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
+        self._last_order = _order_to_beat(chosen)
         self._seen: dict[str, int] = {}
         self._digests: dict[str, str] = {}
         self._texts: tuple[Any, ...] = ()
@@ -148,8 +153,10 @@ class _Reading:
             self._found(
                 "error-scored", number, f"no answer was made, but it is {sample['verdict']}"
             )
-        for sampler in self._samplers:
-            self._sampler_changes += sample["sampler"] != sampler
+        if sample["sampler"] is not self._sampler:
+            self._sampler = sample["sampler"]
+            self._sampler_differs = sum(self._sampler != planned for planned in self._samplers)
+        self._sampler_changes += self._sampler_differs
         self._grade(sample, number)
         self._evaluation.add(sample)
         self._choose(leaf, sample, number)
@@ -196,11 +203,13 @@ class _Reading:
 
     def _choose(self, leaf: bytes, sample: Sample, number: int) -> None:
         """The referee's seed orders all leaves; nobody knows which come first without it."""
-        rank = -int.from_bytes(hashlib.sha256(self._seed + leaf).digest()[:12], "big")
-        if len(self._chosen) == REPLAYED and rank <= self._chosen[0][0]:
+        order = hashlib.sha256(self._seed + leaf).digest()[:12]
+        if order >= self._last_order:
             return
+        rank = -int.from_bytes(order, "big")
         push = heapq.heappush if len(self._chosen) < REPLAYED else heapq.heappushpop
         push(self._chosen, (rank, self._folder, number, sample["item"], sample["k"], leaf))
+        self._last_order = _order_to_beat(self._chosen)
 
     def _found(self, code: str, number: int, text: str) -> None:
         """The first of each kind with its line; the others are counted."""
@@ -286,3 +295,10 @@ class _Reading:
     def _item_finding(self, code: str, items: list[str], why: str) -> None:
         more = f" ({len(items)} items in all)" if len(items) > 1 else ""
         self._case.find(code, self._folder, f"{items[0][:80]} {why}{more}", self._using)
+
+
+def _order_to_beat(chosen: list[Chosen]) -> bytes:
+    """What comes before it is replayed."""
+    if len(chosen) < REPLAYED:
+        return b"\xff" * 13
+    return (-chosen[0][0]).to_bytes(12, "big")

@@ -116,10 +116,11 @@ class Regrader:
         """What the strict grader says of a response; None: this grader cannot be redone here."""
         if grader in BY_ANSWER:
             # What stands before the last end of thinking decides nothing.
-            _, closed, ending = response.rpartition(THINK_CLOSE)
-            if not closed or len(ending) > LONG_ENDING:
+            closed = response.rfind(THINK_CLOSE)
+            start = closed + len(THINK_CLOSE)
+            if closed < 0 or len(response) - start > LONG_ENDING:
                 return self._cached_by_answer(grader, gold, response)
-            key = (grader, gold, ending)
+            key = (grader, gold, response[start:])
             outcome = self._by_ending.get(key)
             if outcome is None:
                 _bound(self._by_ending, ENDINGS)

@@ -210,7 +210,8 @@ def gzip_lines(packed: BinaryIO, packed_bytes: int) -> Iterator[bytes]:
                 total += len(chunk)
                 if total > limit:
                     _fail(f"unpacks to more than {limit} bytes from {packed_bytes}")
-                lines = (rest + chunk).split(b"\n")
+                lines = chunk.split(b"\n")
+                lines[0] = rest + lines[0]
                 rest = lines.pop()
                 if len(rest) > MAX_LINE_BYTES:
                     _fail(f"a line of more than {MAX_LINE_BYTES} bytes")
