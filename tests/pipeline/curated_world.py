@@ -62,6 +62,8 @@ class ScriptedEngine:
                     )
                 )
             groups.append(group)
+            if on_group is not None:
+                on_group(len(groups) - 1, group)
             self.num_samples += len(group)
             if progress is not None:
                 progress(sum(map(len, groups)), 0)

@@ -34,7 +34,7 @@ from pellucid.pipeline.sampling import Sampler, stage_problems
 from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.sft_stage import fine_tune
 from pellucid.pipeline.stage import StageContext
-from pellucid.protocols import Grader
+from pellucid.protocols import Grader, StreamGrader
 from pellucid.rewards.pool import GraderPool
 from pellucid.tasks.templates import get_template
 
@@ -75,7 +75,7 @@ class CuratedSft:
                 examples = self.curate(self.sample(grader), grader)
         fine_tune(self.context, self.context.open(self.config.start), examples, self.config.sft)
 
-    def sample(self, grader: Grader) -> list[Candidate]:
+    def sample(self, grader: StreamGrader) -> list[Candidate]:
         """All candidates; the model is loaded only where some are missing."""
         context, config = self.context, self.config
         mixture = screened_mixture(context, config.tasks)

@@ -1,6 +1,6 @@
 """Samples of a model on a stage's problems, graded and kept chunk by chunk.
 
-    problems ── Engine.generate ── grader ──► candidates.jsonl.zst (a frame a chunk)
+    problems ── Engine.generate ── grader, meanwhile ──► candidates.jsonl.zst (a frame a chunk)
 
 A sample is a function of (weights, stage, problem, number), so a killed stage goes on behind its
 last whole chunk with the samples that it would have drawn anyway.
@@ -17,9 +17,9 @@ from pellucid.data.mixture import Mixture
 from pellucid.errors import Interrupted, RunError
 from pellucid.jsonl import ZstdJsonlWriter, read_zstd_jsonl
 from pellucid.pipeline.workbench import Workbench
-from pellucid.protocols import Grader, ProgressFn
+from pellucid.protocols import ProgressFn, StreamGrader
 from pellucid.records import Problem, Request, SamplingParams, sample_id
-from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.streamed import StreamedGrades
 from pellucid.tasks.templates import Template
 
 CHUNK_SAMPLES = 2048
@@ -66,7 +66,11 @@ class Sampler:
         return [problem for problem in problems if problem.id not in there]
 
     def draw(
-        self, problems: Sequence[Problem], bench: Workbench, grader: Grader, progress: ProgressFn
+        self,
+        problems: Sequence[Problem],
+        bench: Workbench,
+        grader: StreamGrader,
+        progress: ProgressFn,
     ) -> None:
         """Samples the problems and appends what it makes of each chunk.
 
@@ -81,7 +85,11 @@ class Sampler:
                 done += len(candidates)
 
     def _draw(
-        self, problems: Sequence[Problem], bench: Workbench, grader: Grader, progress: ProgressFn
+        self,
+        problems: Sequence[Problem],
+        bench: Workbench,
+        grader: StreamGrader,
+        progress: ProgressFn,
     ) -> list[Candidate]:
         config, template = self.config, self.template
         tokenizer = bench.loaded.tokenizer
@@ -100,14 +108,17 @@ class Sampler:
             max_new_tokens=config.max_new_tokens,
             stop=template.stop,
         )
-        groups = bench.engine.generate(requests, params, seed=self.seed, progress=progress)
+        grades = StreamedGrades(grader, problems, template.response)
+        groups = bench.engine.generate(
+            requests, params, seed=self.seed, progress=progress, on_group=grades.begin
+        )
         asked = [
             (problem, k, completion, template.response(completion.text))
             for problem, group in zip(problems, groups, strict=True)
             for k, completion in enumerate(group)
         ]
-        scores, _ = grade_with_retry(grader, [a[0] for a in asked], [a[3] for a in asked])
-        return [make_candidate(*a, score) for a, score in zip(asked, scores, strict=True)]
+        graded = zip(asked, grades.result(), strict=True)
+        return [make_candidate(*a, score) for a, score in graded]
 
     def _stoppable(self, tick: ProgressFn, before: int, total: int) -> ProgressFn:
         def advance(done: int, _: int) -> None:

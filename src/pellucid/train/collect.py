@@ -25,7 +25,6 @@ from pellucid.config import RunConfig
 from pellucid.data.mixture import Mixture
 from pellucid.protocols import (
     Engine,
-    PendingGrades,
     ProgressFn,
     ResponseScorer,
     StreamGrader,
@@ -41,7 +40,7 @@ from pellucid.records import (
     StopReason,
     sample_id,
 )
-from pellucid.rewards.retry import retry_failed
+from pellucid.rewards.streamed import StreamedGrades
 from pellucid.rewards.terms import RewardTable, settle
 from pellucid.tasks.templates import Template
 from pellucid.train.packing import TrainSequence
@@ -148,30 +147,25 @@ class Collector:
             )
             for slot, p in enumerate(problems)
         ]
-        pending: dict[int, PendingGrades] = {}
+        grades = StreamedGrades(self.grader, problems, self.template.response)
         texts: dict[int, Future[list[dict[str, float]]]] = {}
         with ThreadPoolExecutor(1, thread_name_prefix="terms") as thread:
 
             def grade(index: int, group: list[Completion]) -> None:
+                grades.begin(index, group)
                 responses = [self.template.response(c.text) for c in group]
-                repeated = [problems[index]] * len(group)
-                pending[index] = self.grader.submit(repeated, responses)
-                ids = requests[index].sample_ids
-                texts[index] = thread.submit(
-                    self.rewards.text_terms, step, repeated, responses, ids
-                )
+                asked, ids = [problems[index]] * len(group), requests[index].sample_ids
+                texts[index] = thread.submit(self.rewards.text_terms, step, asked, responses, ids)
 
             completions = self.engine.generate(
                 requests, self.params, seed=self.config.seed, progress=progress, on_group=grade
             )
             ended = time.perf_counter()
-            order = range(len(requests))
-            graded = [score for index in order for score in pending[index].result()]
-            known = [terms for index in order for terms in texts[index].result()]
+            scores = grades.result()
+            known = [terms for index in range(len(requests)) for terms in texts[index].result()]
+        self._grading_wait_s += time.perf_counter() - ended
         repeated = [p for p in problems for _ in range(size)]
         responses = [self.template.response(c.text) for group in completions for c in group]
-        scores, _ = retry_failed(self.grader, repeated, responses, graded)
-        self._grading_wait_s += time.perf_counter() - ended
         ids = [i for request in requests for i in request.sample_ids]
         terms = self.rewards.terms(step, repeated, responses, scores, ids, known)
         rated = iter(zip(scores, terms, strict=True))

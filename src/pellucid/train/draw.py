@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pellucid.config import RolloutConfig
-from pellucid.protocols import Engine, ProgressFn, Tokenizer
+from pellucid.protocols import Engine, GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Problem, Request, SamplingParams
 from pellucid.tasks.templates import Template
 
@@ -37,8 +37,11 @@ def draw_groups(
     make_id: IdFn,
     seed: int,
     progress: ProgressFn | None = None,
+    on_group: GroupFn | None = None,
 ) -> list[Group]:
-    """`config.group_size` samples of each problem, in order. Raises as `Engine.generate` does."""
+    """`config.group_size` samples of each problem, in order. `on_group` and what is raised: as of
+    `Engine.generate`.
+    """
     requests = [
         Request(
             prompt_ids=template.prompt_ids(problem.question, tokenizer, grader=problem.grader),
@@ -51,6 +54,6 @@ def draw_groups(
         max_new_tokens=config.max_new_tokens,
         stop=config.stop or template.stop,
     )
-    groups = engine.generate(requests, params, seed=seed, progress=progress)
+    groups = engine.generate(requests, params, seed=seed, progress=progress, on_group=on_group)
     made = zip(problems, requests, groups, strict=True)
     return [Group(problem, request.prompt_ids, group) for problem, request, group in made]

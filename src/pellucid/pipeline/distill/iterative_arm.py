@@ -28,10 +28,10 @@ from pellucid.pipeline.distill.setting import ArmResult, Setting, gradable, reco
 from pellucid.pipeline.distill.steps import steps_within
 from pellucid.pipeline.sft_stage import learn
 from pellucid.pipeline.workbench import Workbench, free_memory
-from pellucid.protocols import Grader
+from pellucid.protocols import StreamGrader
 from pellucid.records import Completion, Problem, sample_id
 from pellucid.rewards.pool import GraderPool
-from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.streamed import StreamedGrades
 from pellucid.runlog import MetricsLog, MetricsRecord
 from pellucid.train.compute import TRAINED, Compute
 from pellucid.train.draw import draw_groups
@@ -174,7 +174,7 @@ class IterativeArm:
         return candidates
 
     def _chunk(
-        self, number: int, chunk: int, bench: Workbench, grader: Grader
+        self, number: int, chunk: int, bench: Workbench, grader: StreamGrader
     ) -> tuple[list[Candidate], dict[str, dict[str, float]]]:
         """The next problems of the mixture, sampled and graded; and what they were like."""
         started = time.perf_counter()
@@ -187,22 +187,26 @@ class IterativeArm:
             if self.setting.context.should_stop():
                 raise Interrupted(f"after {chunk * self.chunk_samples} samples of round {number}")
 
+        first = (self.num_chunks + chunk) * self.chunk_prompts
+        problems = self.mixture.window(first, self.chunk_prompts)
+        grades = StreamedGrades(grader, problems, template.response)
         groups = draw_groups(
             bench.engine,
             bench.loaded.tokenizer,
-            self.mixture.window((self.num_chunks + chunk) * self.chunk_prompts, self.chunk_prompts),
+            problems,
             template=template,
             config=config,
             make_id=make_id,
             seed=self.setting.seed("iterative-sft"),
             progress=stop,
+            on_group=grades.begin,
         )
         asked = [
             (group.problem, k, completion, template.response(completion.text))
             for group in groups
             for k, completion in enumerate(group.completions)
         ]
-        scores, _ = grade_with_retry(grader, [a[0] for a in asked], [a[3] for a in asked])
+        scores = grades.result()
         made = [make_candidate(*a, score) for a, score in zip(asked, scores, strict=True)]
         facts = {
             "rollout": {
