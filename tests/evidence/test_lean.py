@@ -57,6 +57,8 @@ def neighbours():
         {"token_ids": [0, 10, 0], "n_out": 3},
         {"token_ids": [999_999_999, 1_000_000_000, (1 << 31) - 1, 7], "n_out": 4},
         {"k": (1 << 40) - 1},
+        {"model": "a" * 64},
+        {"gold": "another", "prompt_sha256": "b" * 64, "seed": 77, "eval_serial": 9},
     ],
 )
 def test_what_samples_may_hold_is_read_alike(changes):
@@ -123,6 +125,18 @@ def test_a_line_that_is_none_is_refused_beside_a_good_neighbour(old, new):
     records, is_bad = both([warm, line.replace(old, new)])
     assert is_bad
     assert len(records) == 1
+
+
+def test_an_identity_of_more_than_64_bits_is_refused():
+    warm, sample = neighbours()
+    assert both([warm, canonical_json(sample | {"sample_id": 1 << 64})])[1]
+
+
+def test_token_ids_are_left_out_however_they_are_spelled():
+    warm, _ = neighbours()
+    data = pack([warm, warm, warm.replace(b'"token_ids":[', b'"token_ids":[ ')])
+    read = lean_samples(io.BytesIO(data), len(data))
+    assert [sample["token_ids"] for _, sample in read] == [[], [], []]
 
 
 @pytest.mark.parametrize("ids", [[1 << 31], [3, 10**40], [0, -1], [True, 2], [5, 1.0]])
