@@ -129,10 +129,14 @@ class Ledger:
             )
 
     def append(self, kind: EventKind, /, **payload: Any) -> Event:
-        """Record an event; it is on the disk when this returns. No host names in payloads."""
+        """Record an event; it is on the disk when this returns. No host names in payloads.
+
+        Where a clock was put back, or a run goes on elsewhere, an event is as late as the last one.
+        """
+        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = {
             "serial": len(self.events),
-            "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "time": max(time, self.events[-1].time) if self.events else time,
             "kind": str(kind),
             "payload": json.loads(canonical_json(payload)),
             "prev": self.events[-1].digest if self.events else GENESIS,

@@ -246,6 +246,17 @@ def test_a_referee_with_the_weights_replays_and_asks_fresh_items(finished, capsy
     assert "give --seed" in capsys.readouterr().err
 
 
+def test_a_verifier_that_a_dossier_brings_is_compared_with_ones_own(own):
+    place = own / "dossier/verify.pyz"
+    assert "verifier-foreign" not in {
+        f.code for f in examine(own / "dossier", Request()).verdict.findings
+    }
+    place.write_bytes(place.read_bytes() + b"# all that can be checked holds")
+    assert "verifier-foreign" in {
+        f.code for f in examine(own / "dossier", Request()).verdict.findings
+    }
+
+
 def test_a_generator_that_the_plan_did_not_seal_is_told(finished, monkeypatch):
     filed = next(e for e in read_jsonl(finished / "ledger.jsonl") if e["kind"] == "preregistered")
     assert filed["payload"]["fresh_generator"] == generator_digest()

@@ -125,3 +125,14 @@ def test_attempts_of_older_ledgers_are_counted_and_paired_by_name(tmp_path):
     attempts = evaluation_attempts(ledger.events)
     assert [(a.serial, a.is_complete) for a in attempts] == [(1, True), (2, False)]
     ledger.close()
+
+
+def test_a_clock_that_was_put_back_makes_no_event_older_than_the_last(path):
+    lines = _lines(path)[:1]
+    lines[0] = _seal(lines[0] | {"time": "2999-01-01T00:00:00Z"})
+    _write(path, lines)
+    ledger = Ledger(path)
+    event = ledger.append(EventKind.RESUMED)
+    ledger.close()
+    assert event.time == "2999-01-01T00:00:00Z"
+    assert verify_ledger(path) == []

@@ -78,7 +78,7 @@ def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
     return {
         "v": 1,
         "id": PLAN_ID,
-        "time": now(),
+        "time": max([now(), *(event.time for event in events[-1:])]),
         "ledger": ledger_head(events),
         "suites": {key: _suite(suite, facts.seed) for key, suite in suites.items()},
         "arms": {one.arm: _arm(one, models[one.model]) for one in facts.evaluations},

@@ -5,18 +5,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import RunFolder
 from pellucid.errors import DataError, RunError
-from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive, read_whole
+from pellucid.evidence.core.archive import (
+    MAX_JSON_BYTES,
+    Archive,
+    ArchiveError,
+    digest_of,
+    open_archive,
+    read_whole,
+)
+from pellucid.evidence.core.canonical import sha256_bytes
 from pellucid.evidence.core.findings import Finding
 from pellucid.evidence.core.verify import Verdict, verify
 from pellucid.evidence.fresh import FreshFinding
 from pellucid.evidence.fresh_dossier import fresh_dossier
 from pellucid.evidence.replay_dossier import replay_dossier
+from pellucid.evidence.zipapp import verifier_bytes
+
+VERIFIER = "verify.pyz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +65,7 @@ class Examination:
 def examine(dossier: Path, request: Request) -> Examination:
     """Raises UserError where replay or fresh items were asked for and cannot be done."""
     verdict = verify(dossier, seed=request.seed, trusted_key=request.trusted_key)
+    verdict = replace(verdict, findings=(*verdict.findings, *_foreign_verifier(dossier)))
     lines: list[str] = []
     more: dict[str, Any] = {}
     if request.replay or request.fresh:
@@ -64,6 +76,21 @@ def examine(dossier: Path, request: Request) -> Examination:
         verdict, said, more["fresh"] = _fresh(dossier, request, verdict)
         lines += said
     return Examination(verdict=verdict, lines=tuple(lines), more=more)
+
+
+def _foreign_verifier(dossier: Path) -> list[Finding]:
+    """A dossier may bring a program of its own that calls itself the verifier."""
+    try:
+        with open_archive(dossier) as archive:
+            if VERIFIER not in archive.sizes:
+                return []
+            _, digest = digest_of(archive, VERIFIER, MAX_JSON_BYTES)
+    except ArchiveError:
+        return []  # named already
+    if digest == sha256_bytes(verifier_bytes()):
+        return []
+    text = f"SHA-256 {digest[:16]}… is another version's or somebody else's: run your own"
+    return [Finding(code="verifier-foreign", where=VERIFIER, text=text)]
 
 
 def _with_model(dossier: Path, request: Request) -> Request:

@@ -30,13 +30,18 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 def build_verifier(out: Path) -> str:
     """Writes `verify.pyz` to `out` and returns its SHA-256."""
+    return atomic_write_bytes(out, verifier_bytes())
+
+
+def verifier_bytes() -> bytes:
+    """The whole file; equal sources give equal bytes."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
         for name, source in sorted(_files().items()):
             entry = zipfile.ZipInfo(name, _DATE)
             entry.create_system, entry.external_attr = 3, 0o100644 << 16
             archive.writestr(entry, source)
-    return atomic_write_bytes(out, b"#!/usr/bin/env python3\n" + data.getvalue())
+    return b"#!/usr/bin/env python3\n" + data.getvalue()
 
 
 def _files() -> dict[str, bytes]:

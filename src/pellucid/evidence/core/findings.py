@@ -96,6 +96,9 @@ CODES: dict[str, Code] = {
     "fresh-mismatch": Code("fresh", "fresh items give less than the claim's interval"),
     "fresh-unsealed": Code("fresh", "fresh items of a generator that was not sealed", True),
     # Notes
+    "verifier-foreign": Code(
+        "integrity", "a verify.pyz unlike this version's: do not run it", True
+    ),
     "signature-unpinned": Code("integrity", "compare the key with the one published", True),
     "attempt-reported": Code("integrity", "an evaluation that was tried and is reported", True),
     "grade-not-redone": Code("recomputed", "samples that this verifier cannot grade", True),
