@@ -4,12 +4,14 @@ import gzip
 import io
 import json
 import random
+from itertools import pairwise
 
 import pytest
 from honest_dossier import make_samples, pack
 
 from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.lean import lean_samples
+from pellucid.evidence.core.sample_fields import HEAD
 from pellucid.evidence.core.samples import SampleError, redact_sample, sample_line, samples_of
 
 
@@ -32,6 +34,9 @@ def both(lines):
         assert {name: type(value) for name, value in one.items()} == {
             name: type(value) for name, value in other.items()
         }
+    for (_, one), (_, other) in pairwise(lean[0]):
+        if one["sampler"] is other["sampler"]:
+            assert all(one[name] == other[name] for name in HEAD)
     return lean
 
 

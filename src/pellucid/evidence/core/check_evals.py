@@ -100,7 +100,8 @@ class _Reading:
         self._plans = [plan["suites"][root["suite"]] for plan in plans]
         self._samplers = [planned_sampler(plan, root) for plan in plans]
         self._sampler: object = None
-        """Of the last sample, which others of its item share."""
+        """Of the last sample: where the next one has the very object, it shares the whole head."""
+        self._facts_differ = False
         self._sampler_differs = 0
         """How many of the planned ones it is not."""
         self._seed = case.seed.encode(errors="surrogatepass") + b"\x00"
@@ -144,22 +145,28 @@ class _Reading:
         if self._original is not None:
             self._original.add(leaf if redacted is None else bytes.fromhex(redacted["leaf"]))
         self._tree.add(leaf)
-        if _facts_of(sample) != self._wanted:
+        is_new_head = sample["sampler"] is not self._sampler
+        if is_new_head:
+            self._look_at_head(sample)
+        if self._facts_differ:
             self._check_facts(sample, number)
         self._check_place(sample, number)
-        if _texts_of(sample) != self._texts:
+        if is_new_head and _texts_of(sample) != self._texts:
             self._check_item(sample, number)
         if sample["finish"] == "error" and sample["verdict"] != "error":
             self._found(
                 "error-scored", number, f"no answer was made, but it is {sample['verdict']}"
             )
-        if sample["sampler"] is not self._sampler:
-            self._sampler = sample["sampler"]
-            self._sampler_differs = sum(self._sampler != planned for planned in self._samplers)
         self._sampler_changes += self._sampler_differs
         self._grade(sample, number)
         self._evaluation.add(sample)
         self._choose(leaf, sample, number)
+
+    def _look_at_head(self, sample: Sample) -> None:
+        """What is the same for all samples whose head is (`lean`): compared once."""
+        self._sampler = sample["sampler"]
+        self._facts_differ = _facts_of(sample) != self._wanted
+        self._sampler_differs = sum(self._sampler != planned for planned in self._samplers)
 
     def _check_facts(self, sample: Sample, number: int) -> None:
         for name, code in FACTS.items():

@@ -3,7 +3,8 @@
 Canonical lines have their fields in one order, and samples of one item differ in a few. A line is
 cut by the grammar of these few; where all between them is, byte for byte, what stood in a line that
 was read whole and checked, so is its meaning. Whatever the grammar does not know is read whole, so
-both ways accept the same lines and give the same records.
+both ways accept the same lines and give the same records. Records with one `sampler` object come
+from one such line: all that `sample_fields.HEAD` names is equal in them.
 """
 
 from __future__ import annotations
