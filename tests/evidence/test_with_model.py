@@ -15,6 +15,7 @@ from pellucid.evidence.core.samples import redact_sample
 from pellucid.evidence.fresh import FreshFinding
 from pellucid.evidence.fresh_dossier import fresh_dossier
 from pellucid.evidence.recording import dossier_sample
+from pellucid.evidence.replay import GAP_CEILING
 from pellucid.evidence.replay_causes import Cause
 from pellucid.evidence.replay_dossier import replay_dossier
 from pellucid.evidence.with_model import open_model, root_of
@@ -138,7 +139,7 @@ def test_samples_from_other_hardware_get_the_widest_limits(recorded, tmp_path):
     folder = _write(tmp_path, recorded[0], device="NVIDIA H200")
     report = replay_dossier(folder, "tiny-base", 4, "1")
     assert report.holds
-    assert report.tolerance.gap == 0.05
+    assert report.tolerance.gap == GAP_CEILING
     assert "drawn on NVIDIA H200" in report.tolerance.hardware
 
 
