@@ -293,6 +293,10 @@ def test_the_trained_model_can_be_measured_exported_and_talked_to(
     assert run_command(["generate", str(root), "2 + 2 =", "-n", "2", "--json", *sample]) == 0
     assert json.loads(capsys.readouterr().out) == first
 
+    assert run_command(["generate", str(root), "2 + 2 =", "--device", "cpu"]) == 0
+    assert run_command(["generate", str(root), "2 + 2 =", "--max-new-tokens", "5000"]) == 2
+    assert "the model's context is" in capsys.readouterr().err
+
     suite = ["--suite", "chain", "--limit", "3", "--k", "2", "--template", "plain"]
     arguments = ["eval", str(root), *suite, *sample, "--json", "--out", str(tmp_path / "eval")]
     assert run_command(arguments) == 0

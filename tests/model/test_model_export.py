@@ -163,7 +163,7 @@ def test_a_tokenizer_of_another_model_is_noticed_on_loading(text_tokenizer, tmp_
         (ModelConfig(path="/nowhere/at/all"), "/nowhere/at/all does not exist"),
         (ModelConfig(id="nowhere.gguf"), r"no model nowhere\.gguf: give tiny-base"),
         (ModelConfig(id="./nowhere/at/all"), "no model ./nowhere/at/all: give tiny-base"),
-        (ModelConfig(id="owner/name"), "needs a pinned revision: set model.revision"),
+        (ModelConfig(id="owner/name"), "no folder owner/name, and hub model owner/name needs"),
     ],
 )
 def test_a_model_that_is_not_there_says_what_to_do(config, says):

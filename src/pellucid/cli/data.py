@@ -76,14 +76,16 @@ def get(
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A name that `data list` shows, or a recipe.toml.")],
+    name: Annotated[str, typer.Argument(help="A name that `data list` shows, or a recipe.")],
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """Check a data set: digests, unusable rows, overlap with held-out sets (then exit code 1). Or
     a recipe: its training problems against its own evaluation suites.
     """
-    if name.endswith(".toml"):
+    from pellucid.config_io import RECIPE_FILE
+
+    if name.endswith(".toml") or (Path(name) / RECIPE_FILE).is_file():
         _check_recipe(name, json=json)
     from pellucid.data.check import check as check_by_name
 

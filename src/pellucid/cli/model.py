@@ -25,7 +25,6 @@ Revision = Annotated[str | None, typer.Option(help="Commit of the hub id.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 TopP = Annotated[float, typer.Option(help="Share of the distribution that is sampled from.")]
-Tokens = Annotated[int, typer.Option(help="Longest completion.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
@@ -125,7 +124,10 @@ def generate(
     ] = "none",
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: TopP = 0.95,
-    max_new_tokens: Tokens = 256,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest completion. Default: 256, or what the context has room for."),
+    ] = None,
     revision: Revision = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -137,7 +139,8 @@ def generate(
         raise ConfigError("the prompt is empty: give it as an argument or on stdin")
     if num < 1:
         raise ConfigError(f"-n {num}: must be at least 1")
-    config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
+    longest = 256 if max_new_tokens is None else max_new_tokens
+    config = _sampling_config(model, revision, device, seed, temperature, top_p, longest)
     from pellucid.pipeline.talk import generate_text
 
     texts = generate_text(
@@ -146,6 +149,7 @@ def generate(
         num=num,
         template=None if template == "none" else template,
         progress=Progress(is_silent=json),
+        is_clipped=max_new_tokens is None,
     )
     if json:
         print_json({"prompt": text, "completions": texts})
@@ -160,16 +164,20 @@ def chat(
     model: Model,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: TopP = 0.95,
-    max_new_tokens: Tokens = 1024,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="Longest reply. Default: 1024, or what the context has room for."),
+    ] = None,
     revision: Revision = None,
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
     """Talk to a model; it remembers the conversation. /new forgets it, /quit ends."""
-    config = _sampling_config(model, revision, device, seed, temperature, top_p, max_new_tokens)
+    longest = 1024 if max_new_tokens is None else max_new_tokens
+    config = _sampling_config(model, revision, device, seed, temperature, top_p, longest)
     from pellucid.pipeline.talk import chat_reply, open_chat
 
-    session = open_chat(config, Progress())
+    session = open_chat(config, Progress(), is_clipped=max_new_tokens is None)
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")

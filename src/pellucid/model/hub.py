@@ -32,7 +32,8 @@ def fetch(
     """
     if not revision:
         raise ModelError(
-            f"model {id} needs a pinned revision: set model.revision to a commit of its repository"
+            f"there is no folder {id}, and hub model {id} needs a pinned revision: set "
+            "model.revision (--revision) to a commit of its repository"
         )
     import huggingface_hub
     from huggingface_hub import errors
@@ -56,7 +57,8 @@ def fetch(
     except errors.RepositoryNotFoundError as error:
         raise ModelError(f"the hub has no model {id}: check owner/name, or log in") from error
     except (http_error, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        # The hub's own text of a failed snapshot wraps the reason and ends in an empty name.
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ModelError(
             f"cannot fetch model {id}: {reason}; check the network or give a local model.path"
         ) from error

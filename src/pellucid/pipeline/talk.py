@@ -17,11 +17,18 @@ Message = dict[str, str]
 
 
 def generate_text(
-    config: RunConfig, prompt: str, *, num: int, template: str | None, progress: Progress
+    config: RunConfig,
+    prompt: str,
+    *,
+    num: int,
+    template: str | None,
+    progress: Progress,
+    is_clipped: bool = False,
 ) -> list[str]:
     """`num` completions of a prompt, bare or under a template, with the sampler of `config.eval`.
 
-    The same seed gives the same completions. Raises UserError where the prompt does not fit.
+    The same seed gives the same completions. Raises UserError where the prompt does not fit, or it
+    and max_new_tokens together do not; `is_clipped`: a completion then ends where the context does.
     """
     params = _params(config)
     bench = open_run_workbench(config, progress)
@@ -32,6 +39,8 @@ def generate_text(
         chosen = get_template(template)
         prompt_ids = chosen.prompt_ids(prompt, tokenizer)
         params = replace(params, stop=chosen.stop)
+    if is_clipped:
+        params = _clipped(params, len(prompt_ids), bench)
     ids = tuple(sample_id("generate", k) for k in range(num))
     with progress.task("generating", num, "completions") as tick:
         groups = bench.engine.generate(
@@ -50,16 +59,18 @@ class ChatSession:
     bench: Workbench
     params: SamplingParams
     seed: int
+    is_clipped: bool = False
+    """Whether a reply ends where the context does, rather than be refused."""
 
 
-def open_chat(config: RunConfig, progress: Progress) -> ChatSession:
+def open_chat(config: RunConfig, progress: Progress, *, is_clipped: bool = False) -> ChatSession:
     """Loads a model to talk to. Raises ConfigError where it has no chat template."""
     bench = open_run_workbench(config, progress)
     if bench.loaded.tokenizer.chat_template is None:
         raise ConfigError(
             f"{bench.loaded.name} has no chat template: use `pellucid generate` instead"
         )
-    return ChatSession(bench=bench, params=_params(config), seed=config.seed)
+    return ChatSession(bench=bench, params=_params(config), seed=config.seed, is_clipped=is_clipped)
 
 
 def chat_reply(session: ChatSession, messages: Sequence[Message]) -> str:
@@ -70,8 +81,17 @@ def chat_reply(session: ChatSession, messages: Sequence[Message]) -> str:
         prompt_ids=tuple(tokenizer.encode(prompt)),
         sample_ids=(sample_id("chat", len(messages)),),
     )
-    completions = session.bench.engine.generate([request], session.params, seed=session.seed)
+    params = session.params
+    if session.is_clipped:
+        params = _clipped(params, len(request.prompt_ids), session.bench)
+    completions = session.bench.engine.generate([request], params, seed=session.seed)
     return completions[0][0].text
+
+
+def _clipped(params: SamplingParams, prompt_tokens: int, bench: Workbench) -> SamplingParams:
+    """No more new tokens than the context has room for; a prompt that fills it stays an error."""
+    room = bench.loaded.model.spec.max_context - prompt_tokens
+    return replace(params, max_new_tokens=min(params.max_new_tokens, max(1, room)))
 
 
 def _params(config: RunConfig) -> SamplingParams:
