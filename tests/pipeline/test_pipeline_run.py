@@ -271,6 +271,7 @@ def test_a_stage_alone_needs_what_it_builds_on(job, tmp_path, capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert "stage reason-rl builds on zero, which is not finished" in line
     assert "`pellucid zero`" in line
+    assert not _events(tmp_path / "run", EventKind.EVALUATION_STARTED)  # said at once
     assert run_command(["zero", recipe, *options, folder, "--json"]) == 0
     table = json.loads(capsys.readouterr().out)["stages"]
     assert [stage["name"] for stage in table] == ["base", "zero"]

@@ -130,6 +130,7 @@ class PipelineJob:
 
     def run(self) -> RunOutcome:
         """All stages in order; what is there already is kept."""
+        self._require_folders()
         self._file_plan()
         self._measure_base()
         chosen = self.choice.stages
@@ -183,7 +184,7 @@ class PipelineJob:
 
     def _advance(self, number: int, stage: AnyStage) -> None:
         """Skips, continues or runs a stage, and measures its model."""
-        self._require_inputs(stage)
+        self._require_inputs(stage, self.finished)
         claimed = self._claim(number, stage.name, self._address(stage))
         manifest = read_manifest(claimed.stage)
         if manifest is None:
@@ -195,9 +196,19 @@ class PipelineJob:
         if claimed.stage.model.is_dir():
             self._measure_stage(stage, claimed.stage, claimed.address)
 
-    def _require_inputs(self, stage: AnyStage) -> None:
+    def _require_folders(self) -> None:
+        """Refuses, before the base is measured, what builds on a stage that never ran here."""
+        chosen = self.choice.stages
+        if chosen is None:
+            return
+        there = {s.stage_name for s in self.folder.stages() if s.manifest.is_file()} | {*chosen}
+        for stage in self.recipe.stages:
+            if stage.name in chosen:
+                self._require_inputs(stage, there)
+
+    def _require_inputs(self, stage: AnyStage, there: Collection[str]) -> None:
         for name in stage.references().values():
-            if name != BASE and name not in self.finished:
+            if name != BASE and name not in there:
                 kind = self.recipe.stage(name).kind
                 raise RunError(
                     f"stage {stage.name} builds on {name}, which is not finished in "
