@@ -8,12 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pellucid.artifacts import RunFolder
 from pellucid.cli.output import interval, percent, points, print_json, print_table
 from pellucid.cli.run import Unsafe
 from pellucid.config import RunConfig
-from pellucid.config_io import load_recipe, parse_config
-from pellucid.config_stages import BASE, PipelineConfig
+from pellucid.config_io import parse_config
 from pellucid.errors import ConfigError
 from pellucid.runlog import Progress
 
@@ -26,6 +24,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same samples.")]
 TopP = Annotated[float, typer.Option(help="Share of the distribution that is sampled from.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
+BARE, CHAT = "none", "chat"
+"""No template; the template that is the model's own chat template and nothing else."""
 
 
 def evaluate(
@@ -120,8 +120,11 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="Omitted or -: read from stdin.")] = None,
     num: Annotated[int, typer.Option("-n", "--num", help="Completions to draw.")] = 1,
     template: Annotated[
-        str, typer.Option(help="Prompt template; none for the bare text.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="Prompt template; none for the bare text. Default: the run's own, else none."
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: TopP = 0.95,
     max_new_tokens: Annotated[
@@ -141,18 +144,20 @@ def generate(
         raise ConfigError(f"-n {num}: must be at least 1")
     longest = 256 if max_new_tokens is None else max_new_tokens
     config = _sampling_config(model, revision, device, seed, temperature, top_p, longest)
+    progress = Progress(is_silent=json)
+    chosen = _template_of(model, template, "--template none: the bare text", progress)
     from pellucid.pipeline.talk import generate_text
 
     texts = generate_text(
         config,
         text,
         num=num,
-        template=None if template == "none" else template,
-        progress=Progress(is_silent=json),
+        template=chosen,
+        progress=progress,
         is_clipped=max_new_tokens is None,
     )
     if json:
-        print_json({"prompt": text, "completions": texts})
+        print_json({"prompt": text, "template": chosen, "completions": texts})
         return
     for index, completion in enumerate(texts):
         if num > 1:
@@ -162,6 +167,12 @@ def generate(
 
 def chat(
     model: Model,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt template. Default: the run's own, else chat, the model's chat template."
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: TopP = 0.95,
     max_new_tokens: Annotated[
@@ -172,12 +183,19 @@ def chat(
     device: Device = "auto",
     seed: Seed = 0,
 ) -> None:
-    """Talk to a model; it remembers the conversation. /new forgets it, /quit ends."""
+    """Talk to a model; it remembers the conversation. /new forgets it, /quit ends.
+
+    Under a template that takes one question, such as r1-zero, every message is asked on its own.
+    """
     longest = 1024 if max_new_tokens is None else max_new_tokens
     config = _sampling_config(model, revision, device, seed, temperature, top_p, longest)
+    progress = Progress()
+    chosen = _template_of(model, template, "--template names another", progress) or CHAT
     from pellucid.pipeline.talk import chat_reply, open_chat
 
-    session = open_chat(config, Progress(), is_clipped=max_new_tokens is None)
+    session = open_chat(config, chosen, progress, is_clipped=max_new_tokens is None)
+    if not session.remembers:
+        progress.say(f"{chosen} takes one question: every message is asked on its own")
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         typer.echo(f"{model}: type a message; /new forgets the conversation, /quit ends it.")
@@ -196,19 +214,28 @@ def chat(
 
 def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Template and sampler of a model: those of its run, or of the recipes around the embedded."""
-    recipe = Path(model) / "recipe.toml"
-    if recipe.is_file():
-        config, _ = load_recipe(recipe)
-    elif model in ("tiny-base", "tiny-r1-base"):
+    from pellucid.pipeline.manners import run_manners
+
+    manners = run_manners(model)
+    if manners is not None:
+        task = _given(template=manners.template, data_dir=manners.data_dir)
+        return task, dict(manners.sampling)
+    if model in ("tiny-base", "tiny-r1-base"):
         return {"template": "tiny"}, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 72}
-    else:
-        return {"template": "r1-zero"}, {}
-    sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
-    if isinstance(config, PipelineConfig):
-        stage = RunFolder(Path(model)).last_model()
-        template = config.template_of(BASE if stage is None else stage.stage_name)
-        return _given(template=template, data_dir=config.data_dir), sampling
-    return config.task.model_dump(include={"template", "data_dir"}, exclude_none=True), sampling
+    return {"template": "r1-zero"}, {}
+
+
+def _template_of(model: str, given: str | None, other: str, progress: Progress) -> str | None:
+    """The template that was asked for, else the run's own, which is said; None: bare text."""
+    if given is not None:
+        return None if given == BARE else given
+    from pellucid.pipeline.manners import run_manners
+
+    manners = run_manners(model)
+    if manners is None:
+        return None
+    progress.say(f"prompt template {manners.template}, as the run's recipe has it ({other})")
+    return manners.template
 
 
 def _next_line(is_terminal: bool) -> str | None:

@@ -10,7 +10,7 @@ from pellucid.errors import ConfigError
 from pellucid.pipeline.workbench import Workbench, open_run_workbench
 from pellucid.records import Request, SamplingParams, sample_id
 from pellucid.runlog import Progress
-from pellucid.tasks.templates import get_template
+from pellucid.tasks.templates import Template, get_template
 
 Message = dict[str, str]
 """`{"role": "user", "content": …}`"""
@@ -54,29 +54,51 @@ def generate_text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSession:
-    """A loaded chat model with its sampler."""
+    """A loaded model with its sampler, and the prompt template that it is talked to under."""
 
     bench: Workbench
+    template: Template
     params: SamplingParams
     seed: int
     is_clipped: bool = False
     """Whether a reply ends where the context does, rather than be refused."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the model sees what was said before: a chat template takes a conversation, any
+        other one question.
+        """
+        return self.template.is_chat
 
-def open_chat(config: RunConfig, progress: Progress, *, is_clipped: bool = False) -> ChatSession:
-    """Loads a model to talk to. Raises ConfigError where it has no chat template."""
+
+def open_chat(
+    config: RunConfig, template: str, progress: Progress, *, is_clipped: bool = False
+) -> ChatSession:
+    """Loads a model to talk to. Raises ConfigError where the template wants the model's own chat
+    template and it has none.
+    """
+    chosen = get_template(template)
     bench = open_run_workbench(config, progress)
-    if bench.loaded.tokenizer.chat_template is None:
+    if chosen.is_chat and bench.loaded.tokenizer.chat_template is None:
         raise ConfigError(
-            f"{bench.loaded.name} has no chat template: use `pellucid generate` instead"
+            f"{bench.loaded.name} has no chat template: use `pellucid generate` instead, or give "
+            "--template r1-zero"
         )
-    return ChatSession(bench=bench, params=_params(config), seed=config.seed, is_clipped=is_clipped)
+    params = replace(_params(config), stop=chosen.stop)
+    return ChatSession(
+        bench=bench, template=chosen, params=params, seed=config.seed, is_clipped=is_clipped
+    )
 
 
 def chat_reply(session: ChatSession, messages: Sequence[Message]) -> str:
-    """The model's next turn. Raises UserError once the conversation outgrows the context."""
-    tokenizer = session.bench.loaded.tokenizer
-    prompt = tokenizer.chat(list(messages), add_generation_prompt=True)
+    """The model's next turn, with what the template began of it. Raises UserError once the
+    conversation outgrows the context.
+    """
+    tokenizer, template = session.bench.loaded.tokenizer, session.template
+    if session.remembers:
+        prompt = template.render_messages(messages, tokenizer)
+    else:
+        prompt = template.render(messages[-1]["content"], tokenizer)
     request = Request(
         prompt_ids=tuple(tokenizer.encode(prompt)),
         sample_ids=(sample_id("chat", len(messages)),),
@@ -85,7 +107,7 @@ def chat_reply(session: ChatSession, messages: Sequence[Message]) -> str:
     if session.is_clipped:
         params = _clipped(params, len(request.prompt_ids), session.bench)
     completions = session.bench.engine.generate([request], params, seed=session.seed)
-    return completions[0][0].text
+    return template.response(completions[0][0].text)
 
 
 def _clipped(params: SamplingParams, prompt_tokens: int, bench: Workbench) -> SamplingParams:

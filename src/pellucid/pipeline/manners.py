@@ -1,0 +1,42 @@
+"""How a run's model is asked where nobody says: as its own recipe does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pellucid.artifacts import RunFolder
+from pellucid.config_io import load_recipe
+from pellucid.config_stages import BASE, PipelineConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """What the recipe of a run says of asking its model.
+
+    Example: Manners(template="r1-zero-boxed", data_dir=None, sampling={"temperature": 0.6, …})
+    """
+
+    template: str
+    """Prompt template that the model was trained under."""
+    data_dir: str | None
+    sampling: Mapping[str, Any]
+    """`temperature`, `top_p`, `top_k` and `max_new_tokens` of its evaluations."""
+
+
+def run_manners(model: str) -> Manners | None:
+    """The manners of a run folder; None: `model` is none. Raises ConfigError where its recipe
+    cannot be read.
+    """
+    recipe = Path(model) / "recipe.toml"
+    if not recipe.is_file():
+        return None
+    config, _ = load_recipe(recipe)
+    sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
+    if isinstance(config, PipelineConfig):
+        stage = RunFolder(Path(model)).last_model()
+        template = config.template_of(BASE if stage is None else stage.stage_name)
+        return Manners(template=template, data_dir=config.data_dir, sampling=sampling)
+    return Manners(template=config.task.template, data_dir=config.task.data_dir, sampling=sampling)
