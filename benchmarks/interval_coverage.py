@@ -76,9 +76,9 @@ def simulated(draw: random.Random, families: int, difficulty: Difficulty, loss: 
         for number in range(draw.randrange(1, 4)):
             p = shared if draw.random() < 0.5 else difficulty(draw)
             for name, chance in (("a", p), ("b", p * (1 - loss))):
-                tally = ItemTally(f"family-{family}")
-                tally.samples = tally.graded = K
-                tally.correct = tally.truncated = sum(draw.random() < chance for _ in range(K))
+                right = sum(draw.random() < chance for _ in range(K))
+                tally = ItemTally(f"family-{family}", "c" * right + "w" * (K - right))
+                tally.truncated = right
                 arms[name].items[f"{family}/{number}"] = tally
     return arms
 

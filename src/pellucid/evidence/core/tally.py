@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.samples import Sample
 
 LONG_ANSWER = 64
@@ -16,43 +17,57 @@ FAILED = "\x00"
 MAX_ENGINES = 16
 NOT_GRADED = ("error", "ungraded")
 """Verdicts that say nothing of the model; samples with one are left out of accuracies."""
+LETTERS = {"correct": "c", "wrong": "w", "unparsable": "u", "timeout": "t",
+           "error": "e", "ungraded": "n"}  # fmt: skip
+"""How a tally writes verdicts down: one letter a sample, in their order."""
+_AS_RIGHT = str.maketrans({LETTERS[verdict]: LETTERS["correct"] for verdict in NOT_GRADED})
+_AS_WRONG = str.maketrans({LETTERS[verdict]: LETTERS["unparsable"] for verdict in NOT_GRADED})
 
 
 class ItemTally:
     """Counts over the samples of one item."""
 
-    __slots__ = ("answers", "cluster", "correct", "errors", "graded", "parsable", "samples",
-                 "tokens", "truncated")  # fmt: skip
+    __slots__ = ("answers", "cluster", "tokens", "truncated", "verdicts")
 
-    def __init__(self, cluster: str) -> None:
-        self.cluster = cluster
-        self.samples = self.graded = self.correct = self.parsable = 0
-        self.truncated = self.errors = self.tokens = 0
+    def __init__(self, cluster: str, verdicts: str = "") -> None:
+        self.cluster, self.verdicts = cluster, verdicts
+        self.truncated = self.tokens = 0
         self.answers: list[tuple[str | None, bool]] = []
         """(answer, is correct) of the graded samples, in their order."""
 
+    @property
+    def samples(self) -> int:
+        return len(self.verdicts)
+
+    @property
+    def graded(self) -> int:
+        return len(self.verdicts) - self.verdicts.count("e") - self.verdicts.count("n")
+
+    @property
+    def correct(self) -> int:
+        return self.verdicts.count("c")
+
+    @property
+    def parsable(self) -> int:
+        return self.graded - self.verdicts.count("u")
+
+    @property
+    def errors(self) -> int:
+        return self.verdicts.count("e")
+
     def with_failed(self, *, as_correct: bool) -> ItemTally:
         """A copy in which samples that were not graded count as answers, all right or all wrong."""
-        made = ItemTally(self.cluster)
         failed = self.samples - self.graded
-        made.samples = made.graded = self.samples
-        made.correct = self.correct + (failed if as_correct else 0)
-        made.parsable, made.truncated = self.parsable, self.truncated
-        made.errors, made.tokens = self.errors, self.tokens
-        answers = self.answers if as_correct else [(FAILED, False)] * failed + self.answers
-        made.answers = answers
+        table = _AS_RIGHT if as_correct else _AS_WRONG
+        made = ItemTally(self.cluster, self.verdicts.translate(table))
+        made.truncated, made.tokens = self.truncated, self.tokens
+        made.answers = self.answers if as_correct else [(FAILED, False)] * failed + self.answers
         return made
 
     def add(self, sample: Sample) -> None:
-        verdict = sample["verdict"]
-        self.samples += 1
+        self.verdicts += LETTERS[sample["verdict"]]
         self.tokens += sample["n_out"]
         self.truncated += sample["finish"] == "length"
-        self.errors += verdict == "error"
-        if verdict not in NOT_GRADED:
-            self.graded += 1
-            self.correct += verdict == "correct"
-            self.parsable += verdict != "unparsable"
 
 
 def _vote(sample: Sample) -> str | None:
@@ -91,6 +106,31 @@ class Evaluation:
             item: tally.with_failed(as_correct=as_correct) for item, tally in self.items.items()
         }
         return made
+
+    def verdicts_sha256(self) -> str:
+        """Of every item's verdicts in their order, its family, cut off samples and tokens: what all
+        claims but those of votes are made from. A ledger that holds it fixes the verdicts of
+        samples whose texts are withheld later.
+        """
+        digest = hashlib.sha256()
+        for item, tally in self.items.items():
+            row = [item, tally.cluster, tally.verdicts, tally.truncated, tally.tokens]
+            digest.update(canonical_json(row) + b"\n")
+        return digest.hexdigest()
+
+    def votes_sha256(self) -> str:
+        """Of which answers to an item are equal, which is what majorities are made from: the number
+        of the first equal one, -1 without an answer. Of withheld answers it is the same.
+        """
+        digest = hashlib.sha256()
+        for item, tally in self.items.items():
+            first: dict[str, int] = {}
+            row = [
+                -1 if vote is None else first.setdefault(vote.strip(), len(first))
+                for vote, _ in tally.answers
+            ]
+            digest.update(canonical_json([item, row]) + b"\n")
+        return digest.hexdigest()
 
     def add(self, sample: Sample) -> None:
         """Count one more sample."""
