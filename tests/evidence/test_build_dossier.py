@@ -144,7 +144,7 @@ def test_versions_chain(own):
     build_dossier(own, None, SILENT)
     assert kept
     assert {p: p.read_bytes() for p in kept} == kept
-    assert seal(dossier, key_of(own)) == 2
+    assert seal(dossier, key_of(own)).version == 2
     assert faults(dossier) == []
     (dossier / "seals/0001.dsse.json").unlink()
     assert "seal-chain-broken" in faults(dossier)

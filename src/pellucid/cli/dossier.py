@@ -99,9 +99,11 @@ def build(
             }
         )
         return
+    from pellucid.evidence.words import claims_hold, counted
+
     typer.echo(
-        f"{built.folder}: {built.samples} samples of {built.evaluations} evaluations, "
-        f"{built.held} of {built.tested} claims hold"
+        f"{built.folder}: {counted(built.samples, 'sample')} of "
+        f"{counted(built.evaluations, 'evaluation')}, {claims_hold(built.held, built.tested)}"
     )
     for line in built.missing:
         typer.echo(f"missing  {line}")
@@ -114,19 +116,23 @@ def seal(
     key: KeyFile = None,
     json: Json = False,
 ) -> None:
-    """Sign all files of a dossier as its next version."""
+    """Sign all files of a dossier as its next version, if anything has changed."""
     if not (dossier / "claims.json").is_file():
         raise RunError(f"{dossier} is no dossier: make one with `pellucid dossier build`")
     from pellucid.pipeline.dossier import key_place, open_key
     from pellucid.pipeline.dossier import seal as seal_next
 
     signer = open_key(_text(key), key_place(dossier), Progress(is_silent=json))
-    version = seal_next(dossier, signer)
+    sealed = seal_next(dossier, signer)
     if json:
-        print_json({"version": version, "key": signer.id if signer else None})
+        key_id = signer.id if signer else None
+        print_json({"version": sealed.version, "key": key_id, "is_new": sealed.is_new})
         return
     by = f"signed by key {signer.id}" if signer else "not signed"
-    typer.echo(f"Version {version} of {dossier} is sealed, {by}")
+    if sealed.is_new:
+        typer.echo(f"Version {sealed.version} of {dossier} is sealed, {by}")
+    else:
+        typer.echo(f"Nothing has changed: {dossier} stays version {sealed.version}, {by}")
 
 
 @app.command()
@@ -145,12 +151,15 @@ def redact(
     if not suite and not item:
         raise RunError("say what to withhold: --suite NAME or --item ID")
     from pellucid.evidence.redact import redact as withhold
+    from pellucid.evidence.words import counted
 
     count = withhold(dossier, out, suites=suite or (), items=item or ())
     if json:
         print_json({"folder": str(out), "withheld": count})
     else:
-        typer.echo(f"{count} texts withheld in {out}; seal it: pellucid dossier seal {out}")
+        typer.echo(
+            f"{counted(count, 'text')} withheld in {out}; seal it: pellucid dossier seal {out}"
+        )
 
 
 @app.command()

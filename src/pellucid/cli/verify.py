@@ -12,7 +12,7 @@ from pellucid.errors import RunError
 
 
 def verify(
-    dossier: Annotated[Path, typer.Argument(metavar="D", help="Folder or zip of a dossier.")],
+    dossier: Annotated[Path, typer.Argument(metavar="D", help="Folder, zip or tar of a dossier.")],
     seed: Annotated[
         str, typer.Option(help="Your own random number: what is replayed and asked hangs on it.")
     ] = "",
@@ -38,9 +38,12 @@ def verify(
     """Check a dossier: every file, every claim. Exit code 1 where something does not hold."""
     from pellucid.evidence.core.__main__ import render
     from pellucid.evidence.core.canonical import is_sha256
+    from pellucid.evidence.core.recognise import why_no_dossier
 
     if not dossier.exists():
-        raise RunError(f"there is no {dossier}: name a dossier's folder or zip")
+        raise RunError(f"there is no {dossier}: name a dossier's folder, zip or tar")
+    if reason := why_no_dossier(dossier):
+        raise RunError(reason)
     if key is not None and not is_sha256(key):
         raise RunError("--key takes the 64 hexadecimal digits of a key's id")
     if fresh and not seed:

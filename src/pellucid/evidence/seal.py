@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pellucid.artifacts import atomic_write_bytes, sha256_file, writing
 from pellucid.errors import RunError
@@ -30,7 +30,14 @@ from pellucid.evidence.core.schema import (
     ManifestLine,
     SealPredicate,
 )
-from pellucid.evidence.core.signature import key_id, make_envelope, make_statement, read_envelope
+from pellucid.evidence.core.signature import (
+    EnvelopeError,
+    Signed,
+    key_id,
+    make_envelope,
+    make_statement,
+    read_envelope,
+)
 from pellucid.evidence.review.chain import check_citations
 from pellucid.ledger import GENESIS, Event
 
@@ -70,7 +77,8 @@ class Key:
 
 
 def make_key(path: Path) -> Key:
-    """Writes a new private key to `path` (PEM, readable by you alone), its public half beside it.
+    """Writes a new private key to `path` (PEM, readable by you alone), its public half beside it:
+    `ed25519 BASE64 id=ID`.
 
     Raises RunError where a file is there already.
     """
@@ -93,7 +101,8 @@ def make_key(path: Path) -> Key:
             file.write(pem)
     key = read_key(path)
     public = base64.b64encode(key.public).decode()
-    atomic_write_bytes(path.with_name(f"{path.name}.pub"), f"ed25519 {public}\n".encode())
+    line = f"ed25519 {public} id={key.id}\n"
+    atomic_write_bytes(path.with_name(f"{path.name}.pub"), line.encode())
     return key
 
 
@@ -149,18 +158,30 @@ def prereg_envelope(name: str, sha256: str, key: Key | None) -> bytes:
     return envelope(name, sha256, PREREG_PREDICATE, {"v": 1, "time": now()}, key)
 
 
-def seal_dossier(folder: Path, key: Key | None, events: list[Event]) -> int:
-    """Writes MANIFEST.jsonl and the seal over what lies in `folder`; returns the version.
+class Sealed(NamedTuple):
+    """What sealing gave. Example: Sealed(version=2, is_new=True)"""
+
+    version: int
+    is_new: bool
+    """False: nothing had changed since that version was sealed by the same key, so it stays."""
+
+
+def seal_dossier(folder: Path, key: Key | None, events: list[Event]) -> Sealed:
+    """Writes MANIFEST.jsonl and the seal over what lies in `folder`, unless nothing has changed.
 
     A seal that is there becomes the previous one. `events`: of the dossier's ledger. Raises
-    ReviewError where a dossier under review changed a claim without citing a point or an erratum.
+    ReviewError where a dossier under review changed a claim without citing a point or an erratum,
+    RunError where the seal that is there cannot be read.
     """
     check_citations(folder)
     previous, version = None, 1
     seal = folder / SEAL_NAME
     if seal.exists():
         data = seal.read_bytes()
-        before = read_envelope(data, SEAL_PREDICATE, SealPredicate).statement["predicate"]
+        signed = _read_own_seal(data, seal)
+        before = signed.statement["predicate"]
+        if _is_still(folder, signed, key):
+            return Sealed(before["version"], is_new=False)
         previous, version = sha256_bytes(data), before["version"] + 1
         kept = folder / SEALS / f"{before['version']:04d}.dsse.json"
         with writing(kept):
@@ -176,11 +197,32 @@ def seal_dossier(folder: Path, key: Key | None, events: list[Event]) -> int:
         "time": now(),
     }
     atomic_write_bytes(seal, envelope(MANIFEST_NAME, manifest, SEAL_PREDICATE, predicate, key))
-    return version
+    return Sealed(version, is_new=True)
+
+
+def _read_own_seal(data: bytes, path: Path) -> Signed:
+    try:
+        return read_envelope(data, SEAL_PREDICATE, SealPredicate)
+    except EnvelopeError as error:
+        raise RunError(f"{path} is damaged ({error}): restore it, or build anew") from None
+
+
+def _is_still(folder: Path, seal: Signed, key: Key | None) -> bool:
+    """Whether that seal, by that key, is of the very files that lie in `folder` now."""
+    is_own = seal.keyid == (None if key is None else key.id) and seal.is_valid is not False
+    manifest, sealed = folder / MANIFEST_NAME, seal.statement["subject"][0]["digest"]["sha256"]
+    if not is_own or not manifest.is_file() or sha256_file(manifest) != sealed:
+        return False
+    return sha256_bytes(manifest_bytes(folder)) == sealed
 
 
 def write_manifest_lines(folder: Path) -> str:
-    """MANIFEST.jsonl of every file but itself and the seal; returns its SHA-256."""
+    """MANIFEST.jsonl of what lies in `folder`; returns its SHA-256."""
+    return atomic_write_bytes(folder / MANIFEST_NAME, manifest_bytes(folder))
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """A line for every file but the manifest itself and the seal."""
     redacted = _redacted_files(folder)
     lines = []
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -195,7 +237,7 @@ def write_manifest_lines(folder: Path) -> str:
             "redacted": name in redacted,
         }
         lines.append((name, canonical_json(line) + b"\n"))
-    return atomic_write_bytes(folder / MANIFEST_NAME, b"".join(line for _, line in sorted(lines)))
+    return b"".join(line for _, line in sorted(lines))
 
 
 def _redacted_files(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""VERIFY.md: how a referee checks a dossier, and what it does not hold."""
+"""VERIFY.md: how a referee checks a dossier, and what it does not hold; numbers in sentences."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ With the weights and Pellucid installed:
 teacher-forces 59 samples of your seed's choice through the weights and asks the model 200 new
 problems that nobody could have seen.
 """
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 claim`, `2 claims`"""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def claims_hold(held: int, tested: int) -> str:
+    """`2 of 3 claims hold`, `1 of 1 claim holds`"""
+    return f"{held} of {counted(tested, 'claim')} {'holds' if 1 in (held, tested) else 'hold'}"
 
 
 def verify_md(claims: Claims, missing: Sequence[str]) -> str:

@@ -33,8 +33,16 @@ from pellucid.evidence.plan import (
     make_plan,
     planned_claims,
 )
-from pellucid.evidence.seal import Key, has_cryptography, make_key, read_key, seal_dossier
+from pellucid.evidence.seal import (
+    Key,
+    Sealed,
+    has_cryptography,
+    make_key,
+    read_key,
+    seal_dossier,
+)
 from pellucid.evidence.training import Rewarded
+from pellucid.evidence.words import claims_hold, counted
 from pellucid.ledger import Ledger
 from pellucid.pipeline.controls import control_folder, control_names
 from pellucid.pipeline.dossier_models import (
@@ -115,7 +123,9 @@ def file_same_plan(
         return filed
     file_plan(run, ledger, plan, key)
     tested = sum(claim["test"] is not None for claim in plan["claims"])
-    progress.say(f"plan {plan['id']} is filed: {tested} claims to be decided by the samples")
+    progress.say(
+        f"plan {plan['id']} is filed: {counted(tested, 'claim')} to be decided by the samples"
+    )
     return plan
 
 
@@ -198,8 +208,8 @@ def build_dossier(
     return built
 
 
-def seal(dossier: Path, key: Key | None) -> int:
-    """Seals a dossier as its next version, whose number is returned."""
+def seal(dossier: Path, key: Key | None) -> Sealed:
+    """Seals a dossier as its next version, where something has changed."""
     ledger = Ledger(dossier / "ledger.jsonl")
     ledger.close()
     return seal_dossier(dossier, key, ledger.events)
@@ -211,11 +221,11 @@ def finish(run: Path, evidence: EvidenceConfig, progress: Progress) -> Verdict:
     """
     key = open_key(evidence.key, run.parent, progress)
     built = build_dossier(run, None, progress)
-    version = seal(built.folder, key)
+    version = seal(built.folder, key).version
     verdict = verify(built.folder)
     progress.say(
-        f"dossier {built.folder}, version {version}: {built.held} of {built.tested} claims hold; "
-        f"{built.samples} samples"
+        f"dossier {built.folder}, version {version}: {claims_hold(built.held, built.tested)}; "
+        f"{counted(built.samples, 'sample')}"
     )
     faults = [f for f in verdict.findings if not f.kind.is_note]
     if faults:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pellucid.evidence.core.canonical import is_sha256
 from pellucid.evidence.core.case import ascii_safe
 from pellucid.evidence.core.findings import CODES, COLUMNS
+from pellucid.evidence.core.recognise import why_no_dossier
 from pellucid.evidence.core.verify import Verdict, verify
 
 WIDTH = 12
@@ -24,7 +25,7 @@ WIDTH = 12
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="verify", description="Checks a dossier of claims.")
-    parser.add_argument("dossier", type=Path, help="folder or zip")
+    parser.add_argument("dossier", type=Path, help="folder, zip or tar")
     parser.add_argument("--seed", default="", help="your own random number: chooses what to replay")
     parser.add_argument("--key", help="id (64 hex digits) of the key that must have signed")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -32,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.key is not None and not is_sha256(options.key):
         parser.error("--key takes the 64 hexadecimal digits of a key's id")
     if not options.dossier.exists():
-        parser.error(f"there is no {options.dossier}: name a dossier's folder or zip")
+        parser.error(f"there is no {options.dossier}: name a dossier's folder, zip or tar")
+    if reason := why_no_dossier(options.dossier):
+        sys.stderr.write(f"verify: {ascii_safe(reason)}\n")
+        return 2
     gc.disable()  # nothing here makes cycles, and a million live records are slow to walk
     verdict = verify(options.dossier, seed=options.seed, trusted_key=options.key)
     text = json.dumps(verdict.to_dict(), indent=1) if options.json else render(verdict)

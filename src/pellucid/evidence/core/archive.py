@@ -1,7 +1,7 @@
-"""A dossier as a folder or a zip, read as if an enemy had made it.
+"""A dossier as a folder, a zip or a tar (`tar.py`), read as if an enemy had made it.
 
 Names that leave the folder, links, devices, names that collide on some file system, encrypted or
-out-of-proportion members are refused and named; nothing is ever unpacked to the disk or executed.
+out-of-proportion members are refused and named; no member ever becomes a file, nothing is executed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from pellucid.evidence.core.tar import Part, TarError, is_tar, members_of, unrolled
 
 MAX_FILES = 100_000
 MAX_JSON_BYTES = 32 << 20
@@ -63,15 +65,22 @@ def path_problem(path: object) -> str | None:
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """The dossier at `path`, a folder or a zip. Raises ArchiveError where there is neither."""
+    """The dossier at `path`: a folder, a zip or a tar. Raises ArchiveError where it is none."""
     if path.is_dir():
         yield FolderArchive(path)
+        return
+    if is_tar(path):
+        try:
+            with unrolled(path, MAX_FILE_BYTES) as tar:
+                yield TarArchive(tar)
+        except TarError as error:
+            raise ArchiveError(f"{path.name} is no whole tar: {error}") from None
         return
     try:
         with zipfile.ZipFile(path) as file:
             yield ZipArchive(file)
     except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise ArchiveError(f"{path.name} is neither a folder nor a whole zip: {error}") from None
+        raise ArchiveError(f"{path.name} is neither a folder, zip nor tar: {error}") from None
 
 
 def read_whole(archive: Archive, path: str, limit: int = MAX_JSON_BYTES) -> bytes:
@@ -153,9 +162,7 @@ class ZipArchive:
         members = file.infolist()
         if len(members) > MAX_FILES:
             raise ArchiveError(f"more than {MAX_FILES} files")
-        names = [m.filename for m in members]
-        top = names[0].split("/")[0] + "/" if names else ""
-        prefix = top if all(name.startswith(top) for name in names) else ""
+        prefix = _shared_folder([m.filename for m in members])
         self._members: dict[str, zipfile.ZipInfo] = {}
         for member in members:
             if not member.is_dir():
@@ -181,6 +188,41 @@ class ZipArchive:
 
     def open(self, path: str) -> BinaryIO:
         return self._file.open(self._members[path])  # type: ignore[return-value]
+
+
+def _shared_folder(names: list[str]) -> str:
+    """`dossier/` where all members of an archive lie below it, else nothing."""
+    top = names[0].split("/")[0] + "/" if names else ""
+    return top if all(name.startswith(top) for name in names) else ""
+
+
+class TarArchive:
+    """Members of a tar, all below one folder or none."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sizes: dict[str, int] = {}
+        self.problems: list[tuple[str, str]] = []
+        members = list(members_of(file, MAX_FILES))
+        prefix = _shared_folder([m.name for m in members])
+        self._offsets: dict[str, int] = {}
+        for member in members:
+            path = member.name.removeprefix(prefix)
+            if member.is_folder:
+                continue
+            why = path_problem(path)
+            if why is None and not member.is_file:
+                why = "a link or device"
+            elif why is None and path in self.sizes:
+                why = "stands twice in the tar"
+            if why is not None:
+                self.problems.append((path, why))
+            else:
+                self.sizes[path], self._offsets[path] = member.size, member.offset
+        self.problems += _collisions(self.sizes)
+
+    def open(self, path: str) -> BinaryIO:
+        return Part(self._file, self._offsets[path], self.sizes[path]).reader()
 
 
 def _collisions(paths: dict[str, int]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from pellucid import __version__
 from pellucid.artifacts import atomic_write_json
 from pellucid.evidence.exports.source import Source
+from pellucid.evidence.words import counted
 
 SPECIFICATION = "https://w3id.org/ro/crate/1.3"
 NAME = "ro-crate-metadata.json"
@@ -70,7 +71,7 @@ def entities(source: Source, licence: str | None) -> Iterator[dict[str, Any]]:
         "@type": "Dataset",
         "name": source.claims["title"],
         "description": (
-            f"Dossier of {len(source.claims['claims'])} claims about the weights"
+            f"Dossier of {counted(len(source.claims['claims']), 'claim')} about the weights"
             f" {source.weights['root']}, with the samples that they are computed from."
         ),
         "datePublished": max((end for _, end in source.times.values()), default="1970-01-01"),
