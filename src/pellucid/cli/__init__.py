@@ -102,6 +102,11 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in USER_ERRNOS:
             raise
         return _fail(2, os_error_line(error))
+    except RuntimeError as error:
+        line = _memory_line(error)
+        if line is None:
+            raise
+        return _fail(2, line)
     if code == INTERRUPTED:  # newer typers return it, older ones raise Abort
         return _fail(code, "continue with the same command", label="interrupted")
     return code if isinstance(code, int) else 0
@@ -112,6 +117,16 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment:  # the older name of the same variable
         environment.setdefault("PYTORCH_ALLOC_CONF", ALLOCATOR)
+
+
+def _memory_line(error: RuntimeError) -> str | None:
+    """One line where memory ran out on a device; None where the code is at fault."""
+    if "torch" not in sys.modules:
+        return None
+    from pellucid.model.shortage import shortage
+
+    line = shortage(error)
+    return line and f"{line}: ask for fewer tokens, or end what else uses the memory"
 
 
 def _fail(code: int, message: str, label: str = "error") -> int:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pellucid.errors import ModelError
+from pellucid.model.shortage import GIB, shortage
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder
 
@@ -47,10 +48,23 @@ def places(spec: ModelSpec) -> dict[str, Place]:
 
 
 def empty_model(spec: ModelSpec, *, dtype: torch.dtype, device: str) -> Decoder:
-    """A decoder whose memory is allocated once, in its final type and place, not yet written."""
+    """A decoder whose memory is allocated once, in its final type and place, not yet written.
+
+    Raises ModelError with its bytes where there is no memory for it.
+    """
     with torch.device("meta"):
         model = Decoder(spec).to(dtype)
-    model.to_empty(device=device)
+    try:
+        model.to_empty(device=device)
+    except RuntimeError as error:
+        line = shortage(error)
+        if line is None:
+            raise
+        need = spec.num_parameters * dtype.itemsize / GIB
+        raise ModelError(
+            f"the model's weights take {need:.2f} GiB, and {line}: take a smaller model, or end "
+            "what else uses the memory"
+        ) from error
     if spec.is_head_tied:  # to_empty gives the head a parameter of its own
         model.head.weight = model.embedding.weight
     return model

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pellucid.artifacts import StageFolder, atomic_directory
 from pellucid.errors import RunError
+from pellucid.model.shortage import shortage
 from pellucid.model.tensor_file import save_file
 
 STATE_NAME = "state.safetensors"
@@ -90,6 +91,8 @@ class Checkpoints:
         try:
             updater.load_state(tensors)
         except (KeyError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and shortage(error):
+                raise  # says nothing about the checkpoint
             raise RunError(
                 f"{path.name} holds the state of another model or version ({error}): "
                 "start afresh with another --out"

@@ -26,6 +26,7 @@ from pellucid.errors import DataError, Interrupted, RunError
 from pellucid.protocols import ProgressFn
 from pellucid.runlog import MetricsLog, MetricsRecord
 from pellucid.train.checkpoint import Checkpoints
+from pellucid.train.step_errors import named
 
 
 class Example(Protocol):
@@ -147,15 +148,17 @@ class EpochRun(Generic[E]):
         """Trains from the last good checkpoint to the last step; returns the number of steps done
         now.
 
-        Raises Interrupted after saving when asked to stop, NumericsError with the last checkpoint
-        usable, RunError where the checkpoint is of other examples or settings.
+        Raises Interrupted after saving when asked to stop; NumericsError, and UserError where
+        memory runs out, with the step in their line and the last checkpoint usable; RunError where
+        the checkpoint is of other examples or settings.
         """
         first, last = self._resume(), self.num_steps
         for done in range(first, last):
             if self.should_stop():
                 self._save(done)
                 raise Interrupted(f"after step {done}")
-            self._one_step(done + 1)
+            with named(done + 1):
+                self._one_step(done + 1)
             if (done + 1) % self.config.checkpoint_every == 0 or done + 1 == last:
                 self._save(done + 1)
             if progress is not None:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from pellucid.config import RunConfig
-from pellucid.errors import Interrupted, NumericsError
+from pellucid.errors import Interrupted
 from pellucid.protocols import ProgressFn
 from pellucid.records import Problem, Rollout, StopReason, Verdict
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Batch, Collector
 from pellucid.train.recorder import Recorder
+from pellucid.train.step_errors import named
 from pellucid.train.update import PolicyUpdater
 
 MetricGroups = dict[str, dict[str, float]]
@@ -51,8 +52,8 @@ class GrpoRun:
         """Trains from the last good checkpoint to the last step; returns the number of steps done
         now.
 
-        Raises Interrupted after saving when asked to stop, NumericsError with the last checkpoint
-        usable.
+        Raises Interrupted after saving when asked to stop; NumericsError, and UserError where
+        memory runs out, with the step in their line and the last checkpoint usable.
         """
         first = self._resume()
         every, last = self.config.train.checkpoint_every, self.config.train.steps
@@ -60,7 +61,8 @@ class GrpoRun:
             if self.should_stop():
                 self._save(done)
                 raise Interrupted(f"after step {done}")
-            self._one_step(done + 1)
+            with named(done + 1):
+                self._one_step(done + 1)
             if (done + 1) % every == 0 or done + 1 == last:
                 self._save(done + 1)
             if progress is not None:
@@ -72,7 +74,7 @@ class GrpoRun:
         updates.
         """
         started = time.perf_counter()
-        batch = self._collect(step)
+        batch = self.collector.collect(step)
         collected = time.perf_counter()
         rollout = batch_metrics(batch)
         self.before_update()
@@ -89,13 +91,6 @@ class GrpoRun:
         groups = {"rollout": rollout, "train": trained, "timing": timing}
         self.recorder.record(step, groups | self.after_update(step), batch)
         self.recorder.metrics.end_step(step, self.config.train.steps)
-
-    def _collect(self, step: int) -> Batch:
-        """The batch of a step; a NumericsError names the step."""
-        try:
-            return self.collector.collect(step)
-        except NumericsError as error:
-            raise NumericsError(f"step {step}: {error}") from error
 
     def _resume(self) -> int:
         restored = self.checkpoints.load_last(self.updater)

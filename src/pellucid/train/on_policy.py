@@ -26,7 +26,7 @@ from pellucid.algo.distill import reverse_kl_advantages
 from pellucid.algo.schedules import learning_rate
 from pellucid.config import RunConfig, ScheduleConfig, SftConfig
 from pellucid.data.mixture import Mixture
-from pellucid.errors import Interrupted, NumericsError
+from pellucid.errors import Interrupted
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import Engine, ProgressFn, Tokenizer
 from pellucid.records import Problem, StopReason, sample_id
@@ -36,6 +36,7 @@ from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.compute import Budget, Compute
 from pellucid.train.draw import Group, draw_groups
 from pellucid.train.packing import TrainSequence, tokens_fed
+from pellucid.train.step_errors import named
 from pellucid.train.update import PolicyUpdater
 
 _PARTS = 1000
@@ -73,8 +74,8 @@ class OnPolicyRun:
         """Trains from the last good checkpoint until the budget is spent; returns the steps done
         in all.
 
-        Raises Interrupted after saving when asked to stop, NumericsError with the last checkpoint
-        usable.
+        Raises Interrupted after saving when asked to stop; NumericsError, and UserError where
+        memory runs out, with the step in their line and the last checkpoint usable.
         """
         done = self._resume()
         while self.budget.share(self.compute) < 1.0:
@@ -82,7 +83,8 @@ class OnPolicyRun:
                 self._save(done)
                 raise Interrupted(f"after step {done}")
             done += 1
-            self._one_step(done)
+            with named(done):
+                self._one_step(done)
             is_spent = self.budget.share(self.compute) >= 1.0
             if is_spent or done % self.config.train.checkpoint_every == 0:
                 self._save(done)
@@ -128,18 +130,15 @@ class OnPolicyRun:
         def make_id(place: int, problem: Problem, k: int) -> int:
             return sample_id("distill", step, place, problem.id, k)
 
-        try:
-            return draw_groups(
-                self.engine,
-                self.tokenizer,
-                self.mixture.window((step - 1) * size, size),
-                template=self.template,
-                config=self.config.rollout,
-                make_id=make_id,
-                seed=seed,
-            )
-        except NumericsError as error:
-            raise NumericsError(f"step {step}: {error}") from error
+        return draw_groups(
+            self.engine,
+            self.tokenizer,
+            self.mixture.window((step - 1) * size, size),
+            template=self.template,
+            config=self.config.rollout,
+            make_id=make_id,
+            seed=seed,
+        )
 
     def _cost(self, groups: Sequence[Group], sequences: Sequence[TrainSequence]) -> Compute:
         capacity = self.config.train.tokens_per_pack
