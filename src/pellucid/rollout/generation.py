@@ -267,10 +267,11 @@ def _fitting_slots(model: Decoder, slots: int, positions: int, free: int) -> int
     spec = model.spec
     values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * positions
     size = values * model.embedding.weight.element_size()
-    fitting = int(free * KV_MEMORY_FRAC) // size
+    usable = int(free * KV_MEMORY_FRAC)
+    fitting = usable // size
     if fitting < 1:
         raise UserError(
-            f"no memory for one sequence of {positions} tokens ({size / 2**30:.1f} GiB): "
-            "lower max_new_tokens"
+            f"no memory for one sequence of {positions} tokens: it takes {size / 2**30:.2f} GiB "
+            f"and {usable / 2**30:.2f} GiB are free; lower max_new_tokens"
         )
     return min(slots, fitting)
