@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from pellucid.model.known_shapes import KNOWN_SHAPES
 from pellucid.model.spec import ModelSpec
 
 EOS_IDS = (151645, 151643)
 """Qwen2.5's end-of-turn and end-of-text. Random weights draw one of them once in 76,000 tokens."""
 
 
-def _qwen(**sizes: Any) -> ModelSpec:
-    return ModelSpec(family="qwen2", max_context=32768, rope_theta=1e6, has_qkv_bias=True, **sizes)
-
-
 SPECS: dict[str, ModelSpec] = {
-    "0.5b": _qwen(
-        vocab_size=151936, width=896, num_layers=24, num_heads=14, num_kv_heads=2, head_dim=64,
-        ffn_width=4864,
-    ),
-    "1.5b": _qwen(
-        vocab_size=151936, width=1536, num_layers=28, num_heads=12, num_kv_heads=2, head_dim=128,
-        ffn_width=8960,
-    ),
-    "7b": _qwen(
-        vocab_size=152064, width=3584, num_layers=28, num_heads=28, num_kv_heads=4, head_dim=128,
-        ffn_width=18944, is_head_tied=False,
-    ),
-    "tiny": _qwen(
-        vocab_size=512, width=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
-        ffn_width=128,
+    "0.5b": KNOWN_SHAPES["Qwen/Qwen2.5-0.5B-Instruct"],
+    "1.5b": KNOWN_SHAPES["Qwen/Qwen2.5-1.5B-Instruct"],
+    "7b": KNOWN_SHAPES["Qwen/Qwen2.5-7B-Instruct"],
+    "tiny": ModelSpec(
+        family="qwen2", vocab_size=512, width=64, num_layers=2, num_heads=4, num_kv_heads=2,
+        head_dim=16, ffn_width=128, max_context=32768, rope_theta=1e6, has_qkv_bias=True,
     ),
 }  # fmt: skip
 """`tiny` rehearses every job on a CPU."""

@@ -1,15 +1,20 @@
 """`pellucid plan` on this machine's CPU, for a GPU that is not here."""
 
 import json
+from functools import partial
+from pathlib import Path
 
 import pytest
 from small_model import write_small_model
 
+import pellucid
 from pellucid.cli import run_command
 from pellucid.config import AUTO
 from pellucid.config_io import load_recipe
 from pellucid.data.load import load_problems
 from pellucid.errors import ConfigError
+from pellucid.model import hub
+from pellucid.model.known_shapes import KNOWN_SHAPES
 from pellucid.model.load import read_outline, resolve
 from pellucid.pipeline.plan import choices_of, longest_prompt, settle
 from pellucid.records import Problem
@@ -125,6 +130,57 @@ def test_what_cannot_be_planned_is_one_line(recipe, options, words, capsys):
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """No hub, and nothing in its cache."""
+    alone = partial(hub.describe, endpoint="http://127.0.0.1:1", cache=tmp_path / "cache")
+    monkeypatch.setattr("pellucid.model.hub.describe", alone)
+
+
+RECIPES = Path(pellucid.__file__).parents[2] / "recipes"
+ALL_RECIPES = sorted(p.parent.name for p in RECIPES.glob("*/recipe.toml"))
+
+
+@pytest.mark.parametrize("name", ALL_RECIPES)
+def test_every_shipped_recipe_is_planned_without_a_network(name, offline, tmp_path, capsys):
+    options = ["--device-name", "H200", "--set", "device=auto", "--prompt-tokens", "50"]
+    assert run_command(["plan", name, *options, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    [first, *_] = plan.get("phases", [plan])
+    assert first["bytes"]["peak"] > first["bytes"]["weights"] > 0
+
+
+def test_without_its_tokenizer_a_known_models_prompts_are_assumed_and_it_is_said(offline, capsys):
+    assert run_command(["plan", "r1-zero-gsm8k-0.5b", "--device-name", "H200"]) == 0
+    out = capsys.readouterr().out
+    assert "prompts of 256 tokens assumed" in out
+    assert "the tokenizer of Qwen/Qwen2.5-Coder-0.5B-Instruct is not here" in out
+    assert "weights                        0.92" in out
+
+
+def test_an_unknown_model_without_a_network_is_one_line_that_says_what_to_bring(
+    offline, recipe, capsys
+):
+    unknown = ["--set", "model.id=owner/model", "--set", f"model.revision={'a' * 40}"]
+    assert run_command(["plan", recipe, "--device-name", "H200", *unknown]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "the shape of owner/model is not known here (cannot reach the hub" in line
+    assert "add --set model.path=FOLDER" in line
+    assert "Qwen/Qwen2.5-7B-Instruct" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("0.5B", 494_032_768), ("1.5B", 1_543_714_304), ("7B", 7_615_616_512)],
+)
+def test_known_shapes_have_the_parameters_that_their_makers_count(name, parameters):
+    of_the_size = [
+        s for id, s in KNOWN_SHAPES.items() if id.removesuffix("-Instruct").endswith(name)
+    ]
+    assert len(of_the_size) == 4
+    assert {spec.num_parameters for spec in of_the_size} == {parameters}
 
 
 def test_on_a_cpu_auto_means_the_defaults(recipe):

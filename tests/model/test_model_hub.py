@@ -14,7 +14,7 @@ from transformers import Qwen2Config
 
 from pellucid.config import ModelConfig
 from pellucid.errors import ModelError
-from pellucid.model.hub import fetch
+from pellucid.model.hub import UnreachableError, describe, fetch
 from pellucid.model.load import load_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -200,3 +200,33 @@ def test_an_unpinned_model_is_refused_before_anything_is_asked(hub, tmp_path):
 
 def test_a_name_that_is_no_hub_id_is_refused(hub, tmp_path):
     fails("cannot fetch", "owner/na me", COMMIT, hub.url, tmp_path)
+
+
+def test_a_description_that_the_cache_holds_is_read_without_asking_the_hub(hub, tmp_path):
+    first = describe(NAME, COMMIT, endpoint=hub.url, cache=tmp_path / "cache")
+    names = {path.name for path in first.iterdir()}
+    assert {"config.json", "tokenizer.json", "chat_template.jinja"} <= names
+    assert "model.safetensors" not in names
+    hub.requests.clear()
+    assert describe(NAME, COMMIT, endpoint=hub.url, cache=tmp_path / "cache") == first
+    assert hub.requests == []
+
+
+def test_without_the_hub_a_config_alone_will_do_and_nothing_will_not(files, tmp_path, capfd):
+    with serving({"config.json": files["config.json"]}) as hub:
+        first = describe(NAME, COMMIT, endpoint=hub.url, cache=tmp_path / "cache")
+    assert [path.name for path in first.iterdir()] == ["config.json"]
+    gone = "http://127.0.0.1:1"  # the served address may live on in an open connection
+    assert describe(NAME, COMMIT, endpoint=gone, cache=tmp_path / "cache") == first
+    with pytest.raises(UnreachableError, match="cannot reach the hub for model owner/small"):
+        describe(NAME, COMMIT, endpoint=gone, cache=tmp_path / "other")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("id", ["owner/nothing", NAME])
+def test_a_description_needs_a_revision_that_exists(id, hub, tmp_path):
+    with pytest.raises(ModelError, match=r"no model owner/nothing|no revision") as caught:
+        describe(id, "f" * 40, endpoint=hub.url, cache=tmp_path)
+    assert not isinstance(caught.value, UnreachableError)
+    with pytest.raises(ModelError, match="needs a pinned revision"):
+        describe(id, None, endpoint=hub.url, cache=tmp_path)

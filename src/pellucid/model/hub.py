@@ -13,6 +13,14 @@ DESCRIPTION = ("*.json", "*.jinja")
 """Of these, what says how the model is built and how text becomes tokens."""
 SKIPPED = ("*/*",)
 """Folders inside a repository hold other formats (onnx/, original/)."""
+NEEDED = ("config.json", "tokenizer.json")
+"""Of a description, what planning reads."""
+PROBE_S = 5.0
+"""The hub's own client would try for half a minute, and print every try."""
+
+
+class UnreachableError(ModelError):
+    """The hub does not answer, or something on the way does not let through."""
 
 
 def fetch(
@@ -28,13 +36,10 @@ def fetch(
     Only files that match `patterns` are fetched. Without the network, what the cache holds of that
     revision is used. `endpoint` and `cache`
     default to huggingface_hub's own (HF_ENDPOINT, HF_HOME).
-    Raises ModelError where the revision is not pinned, unknown, or cannot be fetched.
+    Raises ModelError where the revision is not pinned or unknown, UnreachableError where it cannot
+    be fetched.
     """
-    if not revision:
-        raise ModelError(
-            f"there is no folder {id}, and hub model {id} needs a pinned revision: set "
-            "model.revision (--revision) to a commit of its repository"
-        )
+    revision = _pinned(id, revision)
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -59,7 +64,55 @@ def fetch(
     except (http_error, OSError, ValueError) as error:
         # The hub's own text of a failed snapshot wraps the reason and ends in an empty name.
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ModelError(
+        raise UnreachableError(
             f"cannot fetch model {id}: {reason}; check the network or give a local model.path"
         ) from error
     return Path(folder)
+
+
+def describe(
+    id: str, revision: str | None, *, endpoint: str | None = None, cache: Path | None = None
+) -> Path:
+    """A folder with the config.json of a hub model and, where it is to be had, its tokenizer.
+
+    What the cache holds is taken from there without asking the network. `endpoint` and `cache` as
+    for `fetch`. Raises ModelError as `fetch` does.
+    """
+    revision = _pinned(id, revision)
+    import huggingface_hub
+
+    cached = [
+        huggingface_hub.try_to_load_from_cache(id, name, cache_dir=cache, revision=revision)
+        for name in NEEDED
+    ]
+    there = [Path(path).parent for path in cached if isinstance(path, str)]
+    if len(there) == len(NEEDED):
+        return there[0]
+    try:
+        _probe(id, endpoint)
+        return fetch(id, revision, endpoint=endpoint, cache=cache, patterns=DESCRIPTION)
+    except UnreachableError:
+        if isinstance(cached[0], str):
+            return there[0]
+        raise
+
+
+def _probe(id: str, endpoint: str | None) -> None:
+    """Raises UnreachableError where nothing answers at the hub's address; any answer will do."""
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import get_session
+
+    http_error = errors.HfHubHTTPError.__mro__[1]
+    try:
+        get_session().head(endpoint or constants.ENDPOINT, timeout=PROBE_S)
+    except (http_error, OSError) as error:
+        raise UnreachableError(f"cannot reach the hub for model {id}: {error}") from error
+
+
+def _pinned(id: str, revision: str | None) -> str:
+    if revision:
+        return revision
+    raise ModelError(
+        f"there is no folder {id}, and hub model {id} needs a pinned revision: set "
+        "model.revision (--revision) to a commit of its repository"
+    )

@@ -14,6 +14,7 @@ import torch
 from pellucid.config import ModelConfig
 from pellucid.errors import ModelError
 from pellucid.model.hf_config import spec_from_config
+from pellucid.model.known_shapes import KNOWN_SHAPES
 from pellucid.model.spec import ModelSpec
 from pellucid.model.tokenizer import TextTokenizer, read_json
 from pellucid.model.transformer import Decoder
@@ -71,6 +72,49 @@ def resolve(config: ModelConfig, *, has_weights: bool = True) -> Path:
     """The folder or GGUF file of a model, fetched from the hub where it is not local; from there
     without `has_weights` the description of the model alone.
     """
+    local = _local(config)
+    if local is not None:
+        return local
+    from pellucid.model.hub import DESCRIPTION, FILES, fetch
+
+    patterns = FILES if has_weights else DESCRIPTION
+    return fetch(config.id, config.revision, patterns=patterns)
+
+
+def find_outline(config: ModelConfig) -> Outline:
+    """Shape and tokenizer of the model that a recipe names, for planning: of a hub model from its
+    cache, else from the hub, else, without its tokenizer, from the shapes that are known here.
+
+    Raises ModelError that says what to bring.
+    """
+    local = _local(config)
+    if local is not None:
+        return read_outline(local)
+    from pellucid.model.hub import UnreachableError, describe
+
+    try:
+        return read_outline(describe(config.id, config.revision))
+    except UnreachableError as error:
+        spec = KNOWN_SHAPES.get(config.id)
+        if spec is None:
+            raise ModelError(_bring(config.id, error)) from error
+
+    def tokenizer() -> TextTokenizer:
+        raise ModelError(f"the hub is out of reach, and the tokenizer of {config.id} is not here")
+
+    return Outline(spec, tokenizer)
+
+
+def _bring(id: str, error: Exception) -> str:
+    return (
+        f"the shape of {id} is not known here ({error}): download its config.json and "
+        "tokenizer.json into a folder and add --set model.path=FOLDER, or plan for a model of the "
+        f"same shape with --set model.id=ID, where ID is one of {', '.join(KNOWN_SHAPES)}"
+    )
+
+
+def _local(config: ModelConfig) -> Path | None:
+    """The files of a model that is not on the hub; None: it is."""
     if config.path is not None:
         path = Path(config.path).expanduser()
         if not path.exists():
@@ -90,10 +134,7 @@ def resolve(config: ModelConfig, *, has_weights: bool = True) -> Path:
             f"no model {config.id}: give {EMBEDDED[0]}, an existing folder or .gguf file, "
             "or a hub id owner/name"
         )
-    from pellucid.model.hub import DESCRIPTION, FILES, fetch
-
-    patterns = FILES if has_weights else DESCRIPTION
-    return fetch(config.id, config.revision, patterns=patterns)
+    return None
 
 
 def read_outline(path: Path) -> Outline:

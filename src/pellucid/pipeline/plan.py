@@ -19,7 +19,7 @@ from pellucid.config import AUTO, RunConfig
 from pellucid.data.load import load_problems
 from pellucid.errors import ConfigError, DataError, ModelError
 from pellucid.kernels.available import triton_ready
-from pellucid.model.load import Outline, read_outline, resolve
+from pellucid.model.load import Outline, find_outline, read_outline, resolve
 from pellucid.pipeline.workbench import (
     DEFAULT_SLOTS,
     resolve_device,
@@ -235,7 +235,7 @@ def plan_recipe(config: RunConfig, options: PlanOptions) -> PlanReport:
     """
     notes: list[str] = []
     target = find_target(config, options, notes)
-    outline = read_outline(resolve(trained_or_given(config.model), has_weights=False))
+    outline = find_outline(trained_or_given(config.model))
     prompts = _prompts(config, options, outline, notes)
     return plan_job(config, options, target, outline, prompts, notes)
 

@@ -25,7 +25,7 @@ from pellucid.config_stages import (
 from pellucid.curate.general import most_general
 from pellucid.data.mixture import load_mixture
 from pellucid.errors import ConfigError
-from pellucid.model.load import Outline, read_outline, resolve
+from pellucid.model.load import Outline, find_outline
 from pellucid.pipeline.distill.on_policy_arm import ALGO
 from pellucid.pipeline.plan import (
     TYPICAL_TRIED,
@@ -111,7 +111,7 @@ def plan_pipeline(recipe: PipelineConfig, options: PlanOptions) -> PipelinePlan:
     """
     notes: list[str] = []
     target = find_target(_common(recipe, recipe.stages[0].name), options, notes)
-    base = read_outline(resolve(trained_or_given(recipe.model), has_weights=False))
+    base = find_outline(trained_or_given(recipe.model))
     phases: list[Phase] = []
     for stage in recipe.stages:
         planner = _Planner(recipe, stage, options, target, base, notes)
@@ -232,7 +232,7 @@ class _Planner:
             )
 
     def _distillation(self, stage: DistillConfig) -> Iterator[Phase]:
-        student = read_outline(resolve(trained_or_given(stage.student), has_weights=False))
+        student = find_outline(trained_or_given(stage.student))
         data = self.recipe.stage(stage.data_from)
         assert isinstance(data, CurateStageConfig), "checked with the recipe"
         template = self.recipe.template_of(stage.name)
