@@ -60,11 +60,11 @@ def test_no_word_and_no_name_is_in_the_file(world, tmp_path):
     assert "secret" not in written
     assert not any(word in written for text in corpus for word in text.split()[:3])
     lines = written.splitlines()
-    assert json.loads(lines[1]).keys() == {"source", "row", "grams"}
+    assert json.loads(lines[1]).keys() == {"source", "row", "grams", "whole"}
     grams = base64.b64decode(json.loads(lines[1])["grams"])
     split = [grams[i : i + 8] for i in range(0, len(grams), 8)]
     assert split == sorted(split), "the order of the text must not show"
-    assert [len(g) for _, _, g in read_hashed(path)[1]][:2] == [46, 46]
+    assert [len(d.grams) for d in read_hashed(path)[1]][:2] == [46, 46]
 
 
 def test_another_salt_gives_other_hashes():
@@ -129,6 +129,24 @@ def test_a_scan_that_says_otherwise_than_the_hashes_is_told(recounting):
     assert "40 documents were scanned, 30 are here" in again(scan, keep=30).problems
 
 
+def test_of_a_suite_compared_for_equal_questions_those_alone_count(tmp_path):
+    path, ask = tmp_path / "p.hashed.jsonl.gz", "Calculate 11 - 24 * (25 + 8)."
+    write_hashed([TextSource("made", [ask.replace("+", "-"), ask.upper()])], path, b"salt")
+    about = {"containment": 0.0, "matches": []}
+    scan = {
+        "threshold": 1.0,
+        "suites": {"sums": {"compared": "equal questions", "items": {"sums/0": about}}},
+        "dropped": ["one"],
+    }
+    salt, documents = read_hashed(path)
+    first, second = documents
+    assert count_again(scan, {("sums", "sums/0"): ask}, salt, [first]).problems == []
+    told = ["sums/0 is wholly covered, recorded is no leak"]
+    assert count_again(scan, {("sums", "sums/0"): ask}, salt, [second]).problems == told
+    older = second._replace(whole=None)
+    assert count_again(scan, {("sums", "sums/0"): ask}, salt, [older]).problems == []
+
+
 @pytest.mark.parametrize("wrong", [{"row": []}, {"grams": 3}, {"source": "else"}, {"words": None}])
 def test_matches_of_a_wrong_shape_are_refused(recounting, wrong):
     scan, again = recounting
@@ -150,6 +168,10 @@ def test_matches_of_a_wrong_shape_are_refused(recounting, wrong):
         [
             b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "00"}',
             b'{"source": 0, "row": 0, "grams": "AAAA"}',
+        ],
+        [
+            b'{"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": "00"}',
+            b'{"source": 0, "row": 0, "grams": "", "whole": 7}',
         ],
     ],
 )

@@ -203,4 +203,17 @@ def test_a_generated_question_that_was_trained_on_is_found():
     assert [one["containment"] for one in items.values()] == [1.0, 0.0]
     assert items["toy/test/0"]["matches"] == [{"source": "training problems", "row": 0}]
     assert scan["self_test"]["recall"] == {"verbatim": 1.0, "case": 1.0}
+    assert scan["suites"]["toy"]["compared"] == "equal questions"
     json.dumps(scan)
+
+
+def test_a_generated_question_with_other_operators_is_another_question():
+    asked = ["Calculate 11 - 4 * (2 + 3).", "Let x = 5! / 2."]
+    trained = ["Calculate 11 + 4 * (2 + 3).", "Calculate (11 - 4) * 2 + 3.", "Let x = 5 / 2."]
+    suites = [suite(problems=[problem(n, text) for n, text in enumerate(asked)])]
+    others = [problem(n, text) for n, text in enumerate(trained)]
+    items = scan_generated(suites, others)["suites"]["toy"]["items"]
+    assert [one["containment"] for one in items.values()] == [0.0, 0.0]
+    others.append(problem(9, "calculate 11-4*(2+3)"))
+    items = scan_generated(suites, others)["suites"]["toy"]["items"]
+    assert [len(one["matches"]) for one in items.values()] == [1, 0]

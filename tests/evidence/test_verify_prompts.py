@@ -1,13 +1,17 @@
 """The hashed training prompts of a dossier: the scan's matches are counted again in them."""
 
 import base64
+import json
 
 import pytest
 from honest_dossier import SUITE, Maker, pack, seal, write
 
 from pellucid.evidence.core.canonical import canonical_json
+from pellucid.evidence.core.check_clean import GENERATED, PROMPTS
+from pellucid.evidence.core.containment import EQUAL
 from pellucid.evidence.core.hashed_prompts import HASHED, gram_digests
 from pellucid.evidence.core.verify import verify
+from pellucid.pipeline import dossier
 
 SALT = b"salt"
 CLEAN = "Nothing of the test stands in these few words, as far as anybody can tell."
@@ -52,6 +56,27 @@ def test_left_out_prompts_are_missed(tmp_path):
     assert [(f.code, f.text) for f in found] == [
         ("scan-mismatch", "3 documents were scanned, 1 are here")
     ]
+
+
+@pytest.mark.parametrize(("source", "is_told"), [(GENERATED, False), ("a book", True)])
+def test_only_generated_suites_may_be_compared_for_equal_questions(tmp_path, source, is_told):
+    assert dossier.GENERATED == GENERATED
+    maker = Maker()
+    maker.scan["suites"][SUITE]["compared"] = EQUAL
+    files = maker.files()
+    path = f"data/{SUITE}.json"
+    files[path] = canonical_json(json.loads(files[path]) | {"source": source})
+    verdict = verify(write(seal(files), tmp_path))
+    assert ("scan-weak" in {f.code for f in verdict.findings}) == is_told
+
+
+@pytest.mark.parametrize(("text", "is_told"), [("what is 9 plus 16", True), (LEAK, False)])
+def test_texts_that_are_here_are_compared_as_the_scan_compared_them(tmp_path, text, is_told):
+    maker = Maker()
+    maker.scan["suites"][SUITE]["compared"] = EQUAL
+    prompts = pack([canonical_json({"ref": "row 1", "text": text})])
+    verdict = verify(write(seal({**maker.files(), PROMPTS: prompts}), tmp_path))
+    assert ("scan-mismatch" in {f.code for f in verdict.findings}) == is_told
 
 
 @pytest.mark.parametrize("packed", [b"no gzip", pack([b"[]"]), hashed(CLEAN)[:-9]])

@@ -38,6 +38,7 @@ from pellucid.evidence.core.hashed_prompts import (
     HashedPrompt,
     gram_digests,
     parse_hashed,
+    whole_digest,
 )
 
 HASHED_ENDING = ".hashed.jsonl.gz"
@@ -67,7 +68,8 @@ def write_hashed(sources: Sequence[Source], out: Path, salt: bytes) -> int:
                 for row, text in source.documents():
                     grams = b"".join(sorted(set(gram_digests(text, salt))))
                     packed = base64.b64encode(grams).decode()
-                    line = {"source": number, "row": row, "grams": packed}
+                    whole = whole_digest(text, salt)
+                    line = {"source": number, "row": row, "grams": packed, "whole": whole}
                     file.write(json.dumps(line).encode() + b"\n")
                     documents += 1
         unfinished.replace(out)
@@ -115,10 +117,10 @@ def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> 
     while batch := list(itertools.islice(documents, _BATCH)):
         hits = [
             (len(places) + number, gram)
-            for number, (_, _, grams) in enumerate(batch)
-            for gram in sorted(known[g] for g in grams & known.keys())
+            for number, document in enumerate(batch)
+            for gram in sorted(known[g] for g in document.grams & known.keys())
         ]
-        places += [(source, row) for source, row, _ in batch]
+        places += [(document.source, document.row) for document in batch]
         both: Ints = np.array(hits, dtype=np.int64).reshape(-1, 2)
         matches.append(index.match_hits([(both[:, 0], both[:, 1])] * len(index.tables)))
     rows = Match(*(np.concatenate(columns) for columns in zip(*matches, strict=True)))
@@ -168,4 +170,5 @@ def _held(
     path: Path, wanted: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], frozenset[bytes]]:
     """The hashes of the documents that are wanted."""
-    return {(source, row): g for source, row, g in read_hashed(path)[1] if (source, row) in wanted}
+    documents = read_hashed(path)[1]
+    return {(d.source, d.row): d.grams for d in documents if (d.source, d.row) in wanted}

@@ -10,7 +10,7 @@ from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.claims import is_capability
-from pellucid.evidence.core.containment import DECIDING, containment, words
+from pellucid.evidence.core.containment import DECIDING, EQUAL, containment, signs, words
 from pellucid.evidence.core.hashed_prompts import (
     HASHED,
     HashedError,
@@ -37,6 +37,8 @@ PARTIAL_LEAKS = frozenset({"half copy", "one word in eight edited"})
 then called coarse."""
 MIN_PARTIAL_RECALL = 0.7
 """A scanner that misses more of them than this does not look for them."""
+GENERATED = "generated from a seed"
+"""Source of a set made by a program: only such a one may be compared for equal questions."""
 TOLERANCE = 1e-6
 MAX_ITEM_WORDS = 20_000
 
@@ -73,6 +75,10 @@ def check_scan(case: Case) -> None:
         if scanned is None:
             case.find("scan-missing", folder, f"{SCAN} does not speak of {suite}", claims)
             continue
+        source = case.sets[suite]["source"] if suite in case.sets else ""
+        if scanned.get("compared") == EQUAL and source != GENERATED:
+            text = f"of {suite}, which people wrote, only equal questions were looked for"
+            case.find("scan-weak", SCAN, text, claims)
         missing = [i for i in case.evaluations[folder].items if i not in scanned["items"]]
         if missing:
             text = f"{len(missing)} items were not scanned, such as {missing[0][:60]}"
@@ -149,18 +155,26 @@ def _scan_again(case: Case, scan: Scan) -> None:
     What covers an item in part is weighed by the scanner's own rule, which may leave it out.
     """
     items = {key: text for key, text in _questions(case) if key[0] in scan["suites"]}
+    equal = {s for s, about in scan["suites"].items() if about.get("compared") == EQUAL}
+    forms = {key: signs(text) for key, text in items.items() if key[0] in equal}
     index: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
-    normal = {key: words(text)[:MAX_ITEM_WORDS] for key, text in items.items()}
+    texts = ((key, text) for key, text in items.items() if key not in forms)
+    normal = {key: words(text)[:MAX_ITEM_WORDS] for key, text in texts}
     for key, own in normal.items():
         for gram in _grams(own):
             index[gram].add(key)
     found = dict.fromkeys(items, 0.0)
+    copies: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for key, form in forms.items():
+        copies[form].append(key)
     for number, text in _prompts(case):
         document = words(text)
         near = {key for gram in _grams(document) for key in index.get(gram, ())}
         if number > MAX_PROMPTS:
             case.find("check-impossible", PROMPTS, f"more than {MAX_PROMPTS} texts")
             return
+        if copies:
+            found.update(dict.fromkeys(copies.get(signs(text), ()), 1.0))
         for key in near:
             share = containment(normal[key], document, DECIDING).coverage
             found[key] = max(found[key], share)

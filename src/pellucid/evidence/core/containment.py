@@ -27,9 +27,16 @@ DECIDING = 5
 """Longer n-grams do not survive an edit of every eighth word."""
 NUMBER = "#"
 
+EQUAL = "equal questions"
+"""How a scan says that it looked for equal questions alone (`signs`), as it does for generated
+ones: those of one template share most words and are not the same."""
+
 _FIGURE = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 _OTHER = re.compile(r"[^\x00-\x7f]+")
 _WORD = re.compile(r"\\?[a-z\x80-\U0010ffff]+|[0-9]+")
+
+_SIGN = re.compile(r"[^\W\d_]+|\d+|(?<=\d)(?:[.:](?=\d)|!)|!(?==)|[^\s\w.,;:?!\"'«»“”‘’]|_")
+"""A word, a number, or any sign but the marks of sentences (`5!` and `!=` are none)."""
 
 _TYPESETTING = """
 left right big bigl bigr bigg biggl biggr displaystyle textstyle limits nolimits quad qquad
@@ -103,6 +110,15 @@ def words(text: str, *, masked: bool = False) -> list[str]:
         elif not found or found[-1] != NUMBER:
             found.append(NUMBER)
     return found
+
+
+def signs(text: str) -> str:
+    """A text without what no problem depends on: case, white space and the marks of sentences.
+
+    Operators and brackets stay: `7 - 3` and `7 + 3` are the same two words, and not the same
+    question.
+    """
+    return " ".join(_SIGN.findall(unicodedata.normalize("NFKC", text).casefold()))
 
 
 class Containment(NamedTuple):

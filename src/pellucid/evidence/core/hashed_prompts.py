@@ -1,10 +1,11 @@
 """Training prompts as salted hashes of their n-grams, and matches counted again in them.
 
     line 1   {"pellucid": "hashed-prompts", "v": 1, "n": 5, "salt": …}
-    then     {"source": 0, "row": 17, "grams": base64 of the sorted 8-byte hashes}
+    then     {"source": 0, "row": 17, "grams": base64 of the sorted 8-byte hashes, "whole": hash}
 
-A hash is BLAKE2b of the n normalised words, keyed with the salt. The order of the n-grams and how
-often one occurs are not there. In a dossier a source is the place in the scan's list of sources.
+A hash is BLAKE2b of the n normalised words, keyed with the salt; `whole` is that of the document's
+`signs`, in hexadecimal, and older files have none. The order of the n-grams and how often one
+occurs are not there. In a dossier a source is the place in the scan's list of sources.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pellucid.evidence.core.canonical import JsonError, parse_json
-from pellucid.evidence.core.containment import DECIDING, counted, grams_of, words
+from pellucid.evidence.core.containment import DECIDING, EQUAL, counted, grams_of, signs, words
 
 HASHED = "contamination/prompts.hashed.jsonl.gz"
 """Place in a dossier."""
@@ -27,11 +28,13 @@ MAX_SALT_BYTES = 64
 
 
 class HashedPrompt(NamedTuple):
-    """A document. Example: HashedPrompt(0, 17, frozenset({b"…"}))"""
+    """A document. Example: HashedPrompt(0, 17, frozenset({b"…"}), None)"""
 
     source: int
     row: int
     grams: frozenset[bytes]
+    whole: str | None
+    """None: the file is older."""
 
 
 class HashedError(ValueError):
@@ -40,12 +43,16 @@ class HashedError(ValueError):
 
 def gram_digests(text: str, salt: bytes) -> list[bytes]:
     """The keyed hash of each n-gram of a text, in order."""
-    return [
-        hashlib.blake2b(
-            " ".join(gram).encode(errors="replace"), key=salt, digest_size=DIGEST_BYTES
-        ).digest()
-        for gram in grams_of(words(text), DECIDING)
-    ]
+    return [_keyed(" ".join(gram), salt).digest() for gram in grams_of(words(text), DECIDING)]
+
+
+def whole_digest(text: str, salt: bytes) -> str:
+    """The keyed hash of a text's `signs`: equal for equal questions, and for no others."""
+    return _keyed(signs(text), salt).hexdigest()
+
+
+def _keyed(text: str, salt: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(text.encode(errors="replace"), key=salt, digest_size=DIGEST_BYTES)
 
 
 def parse_hashed(lines: Iterable[bytes]) -> tuple[bytes, Iterator[HashedPrompt]]:
@@ -77,13 +84,16 @@ def _document(line: bytes) -> HashedPrompt:
     record = _parsed(line)
     try:
         source, row = record["source"], record["row"]
-        raw = base64.b64decode(record["grams"], validate=True)
+        raw, whole = base64.b64decode(record["grams"], validate=True), record.get("whole")
     except (KeyError, TypeError, ValueError, binascii.Error) as error:
         raise HashedError(f"is damaged ({error!r})") from error
     if type(source) is not int or type(row) is not int or len(raw) % DIGEST_BYTES:
         raise HashedError("is damaged (a document without its place, or with half a hash)")
+    if whole is not None and type(whole) is not str:
+        raise HashedError("is damaged (the hash of a whole document is no text)")
     size = DIGEST_BYTES
-    return HashedPrompt(source, row, frozenset(raw[i : i + size] for i in range(0, len(raw), size)))
+    grams = frozenset(raw[i : i + size] for i in range(0, len(raw), size))
+    return HashedPrompt(source, row, grams, whole)
 
 
 Key = tuple[str, str]
@@ -108,9 +118,16 @@ def count_again(
 ) -> Recount:
     """Counts the matches of items whose question is here, and looks for items that stand in one
     document with all of their n-grams but are recorded as clean. Twins need the text, and are left
-    out, as items of fewer than five words are.
+    out, as items of fewer than five words are. Of a suite that was compared for equal questions,
+    those are looked for.
     """
-    digests = {key: gram_digests(text, salt) for key, text in questions.items()}
+    wholes: defaultdict[str, set[Key]] = defaultdict(set)
+    digests: dict[Key, list[bytes]] = {}
+    for key, text in questions.items():
+        if scan["suites"][key[0]].get("compared") == EQUAL:
+            wholes[whole_digest(text, salt)].add(key)
+        else:
+            digests[key] = gram_digests(text, salt)
     owners: defaultdict[bytes, set[Key]] = defaultdict(set)
     for key, own in digests.items():
         for gram in own:
@@ -123,11 +140,10 @@ def count_again(
         for gram in document.grams & owners.keys():
             for key in owners[gram]:
                 near[key] += 1
-        for key, held in near.items():
-            about = scan["suites"][key[0]]["items"].get(key[1])
-            is_clean = about is not None and about["containment"] < scan["threshold"]
-            if is_clean and held == len(set(digests[key])):
-                problems.append(f"{key[1]} is wholly covered, recorded is no leak")
+        copied = {key for key, held in near.items() if held == len(set(digests[key]))}
+        copied |= wholes.get(document.whole or "", set())
+        hidden = sorted(key for key in copied if _is_recorded_clean(scan, key))
+        problems += [f"{key[1]} is wholly covered, recorded is no leak" for key in hidden]
         for key, match in wanted.pop((document.source, document.row), ()):
             matches += 1
             real = counted(digests[key], document.grams, DECIDING)
@@ -141,6 +157,11 @@ def count_again(
     if number != scanned and not scan.get("dropped"):
         problems.append(f"{scanned} documents were scanned, {number} are here")
     return Recount(problems, number, matches)
+
+
+def _is_recorded_clean(scan: Mapping[str, Any], key: Key) -> bool:
+    about = scan["suites"][key[0]]["items"].get(key[1])
+    return about is not None and about["containment"] < scan["threshold"]
 
 
 def _wanted(
