@@ -103,12 +103,14 @@ def record(folder: Path, wanted: int) -> None:
     path = folder / "after-toy.samples.jsonl.zst"
     with ZstdJsonlWriter(path) as writer, FrameWriter(writer) as frames:
         result = measure(wanted, frames.add)
-    result = replace(result, samples_root=frames.leaves.root())
+    leaves = frames.leaves
+    result = replace(result, samples_root=leaves.root(), sealed_verdicts=leaves.verdicts())
     atomic_write_text(folder / "after-toy.json", result.to_json())
     ledger = Ledger(folder / "ledger.jsonl")
     facts = {"serial": 1, "suite": "toy", "arm": "after"}
     ledger.append(EventKind.EVALUATION_STARTED, **facts)
-    ledger.append(EventKind.EVALUATION_ENDED, **facts, merkle_root=result.samples_root)
+    ended = {"merkle_root": result.samples_root, **result.sealed_verdicts}
+    ledger.append(EventKind.EVALUATION_ENDED, **facts, **ended)
     ledger.close()
 
 

@@ -171,6 +171,12 @@ def merkle_root(lines):
     return tree.root()
 
 
+def sealed_verdicts(samples):
+    """What the ledger keeps of an evaluation's verdicts when it ends."""
+    tallies = tally_samples(samples, suite=SUITE, arm="", merkle_root="")
+    return {"verdicts_sha256": tallies.verdicts_sha256(), "votes_sha256": tallies.votes_sha256()}
+
+
 def pack(lines):
     return gzip.compress(b"".join(line + b"\n" for line in lines), mtime=0)
 
@@ -183,7 +189,9 @@ class Maker:
         self.attempts = [("before", 1), ("after", 2), ("random-reward", 3)]
         self.samples = {arm: make_samples(arm, serial) for arm, serial in self.attempts}
         self.recorded = {}
-        """arm -> root that the ledger recorded; empty: that of the samples."""
+        """arm -> root that the ledger recorded; empty: that of the honest samples."""
+        self.sealed = {}
+        """arm -> `sealed_verdicts` that the ledger recorded; empty: those of the honest samples."""
         self.events = None
         self.claims = planned_claims()
         self.plan = None
@@ -284,7 +292,9 @@ class Maker:
                 ("evaluation_started", {**names, "k": K, "seed": 5, "weights": MODELS[arm]})
             )
             root = self.recorded.get(arm) or honest_root(arm, serial)
-            kinds.append(("evaluation_ended", {**names, "samples": ITEMS * K, "merkle_root": root}))
+            sealed = self.sealed.get(arm) or sealed_verdicts(_samples(arm, serial))
+            ended = {"samples": ITEMS * K, "merkle_root": root, **sealed}
+            kinds.append(("evaluation_ended", {**names, **ended}))
         return [*kinds, ("run_ended", {})]
 
     def files(self):

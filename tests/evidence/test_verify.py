@@ -23,6 +23,7 @@ from honest_dossier import (
     merkle_root,
     pack,
     seal,
+    sealed_verdicts,
     write,
 )
 
@@ -167,6 +168,7 @@ def record_as_shipped(m):
     """The forger's ledger knows the forged samples."""
     keep = m.default_kinds
     roots = {a: merkle_root(map(sample_line, s)) for a, s in m.samples.items()}
+    m.sealed = {arm: sealed_verdicts(samples) for arm, samples in m.samples.items()}
 
     def kinds():
         return [

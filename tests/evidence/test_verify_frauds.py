@@ -5,7 +5,17 @@ import json
 
 import honest_dossier
 import pytest
-from honest_dossier import ITEMS, SUITE, K, Maker, chain, merkle_root, seal, write
+from honest_dossier import (
+    ITEMS,
+    SUITE,
+    K,
+    Maker,
+    chain,
+    merkle_root,
+    seal,
+    sealed_verdicts,
+    write,
+)
 
 from pellucid.evidence.core.canonical import canonical_json, sha256_bytes
 from pellucid.evidence.core.samples import sample_line
@@ -30,6 +40,7 @@ def notes(verdict):
 def record_as_shipped(maker):
     """The forger's ledger knows the forged samples."""
     maker.recorded = {arm: merkle_root(map(sample_line, s)) for arm, s in maker.samples.items()}
+    maker.sealed = {arm: sealed_verdicts(samples) for arm, samples in maker.samples.items()}
 
 
 def with_claims(files, change):

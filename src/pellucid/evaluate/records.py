@@ -201,6 +201,10 @@ class EvalResult:
     """Of results from before it was kept: empty."""
     samples_root: str = ""
     """Merkle root of the samples as a dossier has them; empty: they were not kept."""
+    sealed_verdicts: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the verdicts, as the ledger keeps them (`evidence.recording`). Of results from
+    before they were made: empty.
+    """
 
     @property
     def n_samples(self) -> int:
@@ -215,6 +219,7 @@ class EvalResult:
         plain["pass_at"] = {str(k): e._asdict() if e else None for k, e in self.pass_at.items()}
         plain["sampler"], plain["verdicts"] = dict(self.sampler), dict(self.verdicts)
         plain["origin"] = asdict(self.origin)
+        plain["sealed_verdicts"] = dict(self.sealed_verdicts)
         return plain
 
     def to_json(self) -> str:

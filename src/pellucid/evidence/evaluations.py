@@ -72,19 +72,19 @@ def ship(one: KeptEvaluation, out: Path, texts: Mapping[int, bytes] | None = Non
     """
     folder = out / one.folder
     folder.mkdir(parents=True)
-    recorder, tallies, first = RootRecorder(), None, None
+    recorder, first = RootRecorder(), None
     with SamplesWriter(folder / SAMPLES_NAME, texts) as writer:
         for record in _records(one.samples):
             sample = recorder.add(record)
             writer.add(recorder.line, sample)
-            if tallies is None:
-                first, tallies = sample, Evaluation(sample["suite"], sample["arm"], merkle_root="")
-            tallies.add(sample)
-    recorded = one.attempt.end.payload.get("merkle_root") if one.attempt.end else None
-    if first is None or tallies is None or recorder.root() != recorded:
+            first = first or sample
+    end = one.attempt.end.payload if one.attempt.end else {}
+    if first is None or recorder.root() != end.get("merkle_root"):
         raise RunError(
             f"{one.samples} does not hold the samples whose root the ledger recorded: restore it"
         )
+    tallies = recorder.tallies
+    tallies.suite, tallies.arm = first["suite"], first["arm"]
     tallies.merkle_root = recorder.root()
     root: Root = {
         "v": 1,

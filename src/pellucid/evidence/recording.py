@@ -16,6 +16,7 @@ from pellucid.evidence.core.samples import (
     SampleChecker,
     Sampler,
 )
+from pellucid.evidence.core.tally import Evaluation
 
 VERSION = 1
 """Of the record's form (`core.samples`)."""
@@ -91,6 +92,8 @@ class RootRecorder:
     def __init__(self) -> None:
         self.line = b""
         """Of the last sample that was added."""
+        self.tallies = Evaluation("", "", merkle_root="")
+        """Of the samples that were added."""
         self._tree = MerkleTree()
         self._check = SampleChecker()
 
@@ -101,6 +104,7 @@ class RootRecorder:
         assert problem is None, f"sample {record.sample_id} has no dossier record: {problem}"
         self.line = canonical_json(sample)
         self._tree.add(leaf_hash(self.line))
+        self.tallies.add(sample)
         return sample
 
     @property
@@ -110,3 +114,12 @@ class RootRecorder:
     def root(self) -> str:
         """Hexadecimal."""
         return self._tree.root()
+
+    def verdicts(self) -> dict[str, str]:
+        """What the ledger keeps of the verdicts: whoever withholds texts later cannot change them.
+        Keys are those of `evaluation_ended`.
+        """
+        return {
+            "verdicts_sha256": self.tallies.verdicts_sha256(),
+            "votes_sha256": self.tallies.votes_sha256(),
+        }

@@ -86,6 +86,7 @@ def ending(result: EvalResult) -> dict[str, Any]:
     return {
         "samples": result.n_samples,
         "merkle_root": result.samples_root,
+        **result.sealed_verdicts,
         "pass_at_1": result.pass_at_1.value,
     }
 

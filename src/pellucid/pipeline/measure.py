@@ -132,7 +132,8 @@ def measure_into(
             sink=frames.add,
             progress=progress,
         )
-    result = replace(result, samples_root=frames.leaves.root())
+    leaves = frames.leaves
+    result = replace(result, samples_root=leaves.root(), sealed_verdicts=leaves.verdicts())
     atomic_write_text(kept_result(folder, arm, suite), result.to_json())
     return result
 

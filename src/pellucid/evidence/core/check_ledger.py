@@ -215,6 +215,28 @@ def _check_attempt(
         if ended.get("samples", root["count"]) != root["count"]:
             text = f"{root['count']} samples, the ledger recorded {ascii(ended['samples'])[:20]}"
             case.find("sample-missing", folder, text, using)
+        _check_verdicts(case, folder, ended)
+
+
+def _check_verdicts(case: Case, folder: str, ended: dict[str, Any]) -> None:
+    """They are those that were recorded when the evaluation ended: a sample that was withheld since
+    cannot be graded again, and has the verdict that it had with its text.
+    """
+    evaluation, using = case.evaluations.get(folder), case.using(folder)
+    if evaluation is None:
+        return
+    verdicts, votes = ended.get("verdicts_sha256"), ended.get("votes_sha256")
+    if verdicts is None or votes is None:
+        if case.roots[folder]["redacted"]:
+            text = "made before ledgers kept verdicts: those of withheld samples are only said"
+            case.find("verdicts-unbound", folder, text, using)
+        return
+    if verdicts != evaluation.verdicts_sha256():
+        text = "its verdicts, families or lengths are not those recorded when it ended"
+        case.find("verdicts-changed", folder, text, using)
+    if evaluation.keeps_answers and votes != evaluation.votes_sha256():
+        text = "which of its answers are equal is not what was recorded when it ended"
+        case.find("verdicts-changed", folder, text, using)
 
 
 def _check_number(case: Case, starts: Any) -> None:

@@ -60,6 +60,7 @@ CODES: dict[str, Code] = {
     "baseline-weak": Code("integrity", "the baseline was not measured with its best prompt"),
     "control-missing": Code("integrity", "a control that the claim requires was not measured"),
     "redaction-broken": Code("integrity", "withheld samples that do not fit the recorded root"),
+    "verdicts-changed": Code("integrity", "other verdicts than the ledger recorded at the end"),
     # Reviews
     "review-broken": Code("integrity", "a round of review that is not as it was recorded"),
     "closing-unproven": Code("integrity", "a point closed by neither its author nor its test"),
@@ -104,6 +105,7 @@ CODES: dict[str, Code] = {
     "grade-not-redone": Code("recomputed", "samples that this verifier cannot grade", True),
     "samples-failed": Code("recomputed", "samples that failed and count in no accuracy", True),
     "samples-withheld": Code("recomputed", "samples whose text is withheld", True),
+    "verdicts-unbound": Code("recomputed", "verdicts that could be changed when withheld", True),
     "single-seed": Code("recomputed", "the training was run once", True),
     "scan-coarse": Code("clean", "partial copies may be missed, or look-alikes counted", True),
     "check-impossible": Code("clean", "something that cannot be checked from what is here", True),

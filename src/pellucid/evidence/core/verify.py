@@ -111,6 +111,7 @@ class Verdict:
 PARTIAL = (
     "grade-not-redone",
     "samples-withheld",
+    "verdicts-unbound",
     "samples-failed",
     "fresh-unsealed",
     "check-impossible",
