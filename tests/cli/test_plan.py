@@ -200,7 +200,9 @@ def test_on_a_cpu_auto_means_the_defaults(recipe):
 def test_on_a_gpu_a_continued_run_keeps_its_choices(recipe, monkeypatch):
     free = [3 * 2**30]
     monkeypatch.setattr("pellucid.pipeline.plan.resolve_device", lambda wanted: "cuda")
-    monkeypatch.setattr("pellucid.pipeline.plan.triton_ready", lambda device: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    # By its number, as engine and trainer ask: what they cannot do is said once for each name.
+    monkeypatch.setattr("pellucid.pipeline.plan.triton_ready", lambda device: device.index == 0)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free[0], free[0]))
     config, _ = load_recipe(recipe, ["train.minibatches=2"])
     template = get_template("plain")
@@ -219,6 +221,7 @@ def test_on_a_gpu_a_continued_run_keeps_its_choices(recipe, monkeypatch):
 
 def test_reward_models_that_lie_on_the_device_already_count_once(recipe, monkeypatch):
     monkeypatch.setattr("pellucid.pipeline.plan.resolve_device", lambda wanted: "cuda")
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
     monkeypatch.setattr("pellucid.pipeline.plan.triton_ready", lambda device: True)
     free = 3 * 2**30
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, free))

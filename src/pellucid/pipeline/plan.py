@@ -76,6 +76,8 @@ def settle(
     """
     device = torch.device(resolve_device(config.device))
     dtype = resolve_dtype(config.dtype, device.type)
+    if device.type == "cuda":  # by its number, as engine and trainer ask: the answer is said once
+        device = torch.device("cuda", torch.cuda.current_device())
     if device.type != "cuda" or dtype != torch.bfloat16 or not triton_ready(device):
         return Settled(_chosen(config, DEFAULT_SLOTS, DEFAULT_TOKENS_PER_PACK), None)
     outline = read_outline(resolve(trained_or_given(config.model)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -170,12 +171,15 @@ class InProcessEngine:
     def _new_resident(self, kv_limit: int | None) -> ResidentEngine | None:
         """The engine on the device, where its kernels run and fit the model."""
         weight = self.model.embedding.weight
-        if weight.dtype != torch.bfloat16 or not hopper_ready(weight.device):
+        if not hopper_ready(weight.device):  # which says why
             return None
         from pellucid.rollout.resident_engine import ResidentEngine, supports
 
+        if weight.dtype != torch.bfloat16:
+            _say_that_the_host_leads(f"weights are {str(weight.dtype).removeprefix('torch.')}")
+            return None
         if not supports(self.model.spec):
-            log.warning("the rollout kernels are not made for this model: the plain path serves")
+            _say_that_the_host_leads("the rollout kernels are not made for this model's shape")
             return None
         return ResidentEngine(
             self.model,
@@ -219,3 +223,9 @@ class InProcessEngine:
                     f"prompt {number} has {length} tokens and asks for {params.max_new_tokens} "
                     f"more, but the model's context is {context}: {remedy}shorten the prompt"
                 )
+
+
+@functools.cache
+def _say_that_the_host_leads(why: str) -> None:
+    """Once for each reason, however many engines a pipeline opens."""
+    log.warning("the host leads decoding, slower and not exact: %s", why)
