@@ -22,6 +22,7 @@ from pellucid.cli import (
     audit,
     data,
     dossier,
+    dossier_audit,
     dossier_export,
     model,
     plan,
@@ -61,6 +62,8 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(dossier.app, name="dossier")
 dossier_export.add_commands(dossier.app)
 app.command()(verify.verify)
+dossier_others.add_commands(dossier.app)
+dossier.app.add_typer(dossier_audit.app, name="audit")
 app.add_typer(review.app, name="review")
 app.command()(run.report)
 app.command()(run.export)

@@ -52,7 +52,7 @@ from pellucid.evidence.zipapp import build_verifier
 from pellucid.ledger import Ledger
 from pellucid.rewards.vectors import load_vectors
 
-KEPT = (SEAL_NAME, SEALS, "reviews")
+KEPT = (SEAL_NAME, SEALS, "reviews", "audits")
 """Of an earlier version."""
 ROLLOUTS = "train/rollouts.json"
 ENERGY, WINDOWS = "energy", "windows.jsonl"

@@ -56,6 +56,7 @@ ROLES = (
     ("energy/", "energy"),
     ("env/", "environment"),
     ("reviews/", "review"),
+    ("audits/", "human audit"),
     ("seals/", "earlier seal"),
     ("VERIFY.md", "instructions"),
     ("verify.pyz", "verifier"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pellucid.evidence.core.archive import Archive, ArchiveError, read_whole
+from pellucid.evidence.core.audit import Watcher
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.findings import Finding
 from pellucid.evidence.core.schema import (
@@ -57,6 +58,8 @@ class Case:
     roots: dict[str, Root] = field(default_factory=dict)
     """`evals/<suite>/<arm>` -> root.json"""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    audits: dict[str, Watcher] = field(default_factory=dict)
+    """Human audits by name: they see the samples as these are read."""
     replay: list[dict[str, Any]] = field(default_factory=list)
     """Samples that the referee's seed chose."""
     num_samples: int = 0

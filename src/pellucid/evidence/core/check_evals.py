@@ -11,6 +11,7 @@ from typing import Any
 from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import item_sha256, leaf_hash
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_audit import watched
 from pellucid.evidence.core.grade import Regraded, Regrader
 from pellucid.evidence.core.lean import lean_samples
 from pellucid.evidence.core.merkle import MerkleTree
@@ -127,7 +128,7 @@ class _Reading:
             return
         try:
             with case.archive.open(self._where) as file:
-                for line, sample in lean_samples(file, size):
+                for line, sample in watched(case, lean_samples(file, size), self._folder):
                     self._take(line, sample)
         except SampleError as error:
             case.find("sample-malformed", self._where, str(error), self._using)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_audit import check_audits, read_audits
 from pellucid.evidence.core.check_claims import check_numbers, check_planned
 from pellucid.evidence.core.check_clean import check_scan, read_sets
 from pellucid.evidence.core.check_energy import check_energy
@@ -195,6 +196,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_models,
     check_evaluations,
     check_attempts,
+    read_audits,
     check_planned,
     check_selection,
     check_graders,
@@ -204,5 +206,6 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_scan,
     check_energy,
     check_reviews,
+    check_audits,
 )
 """In this order: later checks read what earlier ones put into the case."""

@@ -1,0 +1,1 @@
+"""Human audits: people label samples that a seed draws, and the graders are held to them."""
