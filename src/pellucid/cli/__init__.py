@@ -24,6 +24,7 @@ from pellucid.cli import (
     dossier,
     dossier_audit,
     dossier_export,
+    dossier_others,
     model,
     plan,
     review,
@@ -61,8 +62,9 @@ app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(dossier.app, name="dossier")
 dossier_export.add_commands(dossier.app)
-app.command()(verify.verify)
+dossier_others.add_commands(dossier.app)
 dossier.app.add_typer(dossier_audit.app, name="audit")
+app.command()(verify.verify)
 app.add_typer(review.app, name="review")
 app.command()(run.report)
 app.command()(run.export)

@@ -1,0 +1,120 @@
+"""Two dossiers side by side: what is compared is `core.diff`; here they are opened and named.
+
+Neither is trusted: both are read by the verifier's own readers, and one that is not as it was
+sealed is compared all the same, and said to be so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pellucid.errors import DataError
+from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive, read_whole
+from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_clean import read_sets
+from pellucid.evidence.core.check_evals import read_roots
+from pellucid.evidence.core.check_files import check_files, check_seal
+from pellucid.evidence.core.check_ledger import check_plans, read_ledger
+from pellucid.evidence.core.check_training import check_weights
+from pellucid.evidence.core.diff import Diff, diff_facets
+from pellucid.evidence.core.facets import FacetError, Facets, read_facets
+from pellucid.evidence.core.recognise import why_no_dossier
+from pellucid.evidence.core.schema import SEAL_NAME, SEAL_PREDICATE, SealPredicate
+from pellucid.evidence.core.signature import EnvelopeError, read_envelope
+from pellucid.evidence.core.verify import read_claims
+
+READING = (
+    check_files,
+    read_ledger,
+    check_seal,
+    read_claims,
+    check_plans,
+    check_weights,
+    read_sets,
+    read_roots,
+)
+"""The verifier's checks that read a dossier's files, but for the samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of two dossiers. Example: Side(place="runs/x/dossier", version=2, keyid="ab…", …)"""
+
+    place: str
+    version: int | None
+    """None: not sealed."""
+    keyid: str | None
+    """Key that signed."""
+    faults: tuple[str, ...]
+    """What is not as it was sealed, a line each."""
+    facets: Facets
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for --json, without what is compared."""
+        return {
+            "place": self.place,
+            "version": self.version,
+            "keyid": self.keyid,
+            "faults": list(self.faults),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two dossiers, and what differs between them."""
+
+    a: Side
+    b: Side
+    diff: Diff
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for --json."""
+        return {"a": self.a.to_dict(), "b": self.b.to_dict(), **self.diff.to_dict()}
+
+
+def compare(a: Path, b: Path) -> Comparison:
+    """Reads both, samples too. Raises DataError, one line, for what cannot be read as a dossier."""
+    one, two = read_side(a), read_side(b)
+    return Comparison(a=one, b=two, diff=diff_facets(one.facets, two.facets))
+
+
+def read_side(path: Path) -> Side:
+    """Raises DataError."""
+    if not path.exists():
+        raise DataError(f"there is no {path}: name a dossier's folder, zip or tar")
+    if reason := why_no_dossier(path):
+        raise DataError(reason)
+    try:
+        with open_archive(path) as archive:
+            case = Case(archive=archive, seed="")
+            for step in READING:
+                step(case)
+            if case.claims is None:
+                raise FacetError(case.findings[0].text if case.findings else "no claims")
+            return Side(
+                place=str(path),
+                version=_version(archive),
+                keyid=case.keyid,
+                faults=tuple(
+                    f"{f.code} {f.where}: {f.text}" for f in case.findings if not f.kind.is_note
+                ),
+                facets=read_facets(case),
+            )
+    except (ArchiveError, FacetError) as error:
+        raise DataError(f"{path} cannot be compared ({error}): verify it first") from None
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        text = f"{path} is damaged ({type(error).__name__}): verify it first"
+        raise DataError(text) from error
+
+
+def _version(archive: Archive) -> int | None:
+    if SEAL_NAME not in archive.sizes:
+        return None
+    try:
+        seal = read_envelope(read_whole(archive, SEAL_NAME), SEAL_PREDICATE, SealPredicate)
+    except (ArchiveError, EnvelopeError):
+        return None  # named among the faults
+    version: int = seal.statement["predicate"]["version"]
+    return version
