@@ -12,6 +12,7 @@ import json
 import platform
 import tempfile
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 from pellucid.evaluate.runner import evaluate
@@ -29,8 +30,8 @@ LOGPROBS = (-0.25,) * TOKENS
 class ReadyEngine:
     """Completions without a model."""
 
-    def generate(self, requests, params, *, seed, progress=None):
-        return [
+    def generate(self, requests, params, *, seed, progress=None, on_group=None):
+        groups = [
             [
                 Completion(
                     sample_id=i, token_ids=IDS, logprobs=LOGPROBS, stop=StopReason.EOS, text=TEXT
@@ -39,6 +40,9 @@ class ReadyEngine:
             ]
             for request in requests
         ]
+        for index, group in enumerate(groups):
+            on_group(index, group)
+        return groups
 
 
 class ReadyTokenizer:
@@ -56,6 +60,11 @@ class ReadyTokenizer:
 
 class ReadyGrader:
     """Half right, half wrong."""
+
+    def submit(self, problems, responses):
+        pending = Future()
+        pending.set_result(self.grade(problems, responses))
+        return pending
 
     def grade(self, problems, responses):
         right = Score(verdict=Verdict.CORRECT, extracted="18", method="strict")

@@ -1,4 +1,5 @@
-"""Wall seconds of a step's rollout and grading: graded as groups end, against graded at the end.
+"""Wall seconds of a step's rollout and grading, and of an evaluation: graded as groups end, against
+graded at the end.
 
 A scripted engine lets groups end one after another over a fixed time and leaves the processor
 alone, as a GPU does; a slow second grader takes a fixed time of a worker process for each answer.
@@ -14,7 +15,8 @@ import time
 from functools import partial
 
 from pellucid.config import RewardConfig, RolloutConfig, RunConfig
-from pellucid.records import Completion, Problem, StopReason, Verdict
+from pellucid.evaluate.runner import evaluate
+from pellucid.records import Completion, Problem, SamplingParams, StopReason, Verdict
 from pellucid.rewards.math import Opinion
 from pellucid.rewards.pool import GraderPool
 from pellucid.tasks.templates import get_template
@@ -82,12 +84,32 @@ class Asked:
         self.result = grade
 
 
+def evaluated(grader):
+    """An evaluation of as many samples as a step: its records, and its wall seconds."""
+    records, begin = [], time.perf_counter()
+    result = evaluate(
+        ScriptedEngine(),
+        Letters(),
+        PROBLEMS[:GROUPS],
+        template=get_template("plain"),
+        params=SamplingParams(),
+        k=SAMPLES,
+        seed=0,
+        arm="after",
+        suite="toy",
+        grader=grader,
+        sink=records.append,
+    )
+    wall = time.perf_counter() - begin
+    return [r.to_dict() for r in records], wall, result.grade_s
+
+
 def main() -> None:
     config = RunConfig(
         rollout=RolloutConfig(prompts=GROUPS, group_size=SAMPLES),
         reward=RewardConfig(terms={"accuracy": 1.0}),
     )
-    walls, waits, rewards = {}, {}, {}
+    walls, waits, rewards, records, evaluations = {}, {}, {}, {}, {}
     for name, wrap in (("at the end", Later), ("as groups end", lambda pool: pool)):
         with GraderPool(judge="grading_overlap:slow_judge", num_workers=WORKERS) as pool:
             collector = Collector(
@@ -107,7 +129,9 @@ def main() -> None:
                 walls[name].append(time.perf_counter() - begin)
                 waits[name].append(batch.grading_wait_s)
                 rewards[name].append([[r.reward for r in g] for g in batch.groups])
+            records[name], *evaluations[name] = evaluated(wrap(pool))
     assert rewards["at the end"] == rewards["as groups end"], "a grade went astray"
+    assert records["at the end"] == records["as groups end"], "an evaluation's grade went astray"
     report = {
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
@@ -115,6 +139,8 @@ def main() -> None:
         "grading_s": GROUPS * SAMPLES * OPINION_S / WORKERS,
         "step_s": {name: round(statistics.median(w), 2) for name, w in walls.items()},
         "waited_for_grades_s": {name: round(statistics.median(w), 2) for name, w in waits.items()},
+        "evaluation_s": {name: round(wall, 2) for name, (wall, _) in evaluations.items()},
+        "evaluation_waited_s": {name: round(wait, 2) for name, (_, wait) in evaluations.items()},
     }
     print(json.dumps(report, indent=2))
 

@@ -1,6 +1,7 @@
 """The evaluation runner on scripted engines and graders: no sample becomes a silent 0."""
 
 import json
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -73,8 +74,14 @@ class ScriptedEngine:
     script: list[list[str]]
     calls: list = field(default_factory=list)
 
-    def generate(self, requests, params, *, seed, progress=None):
+    def generate(self, requests, params, *, seed, progress=None, on_group=None):
         self.calls.append((requests, params, seed))
+        groups = self._groups(requests)
+        for index in reversed(range(len(groups))):  # the last one ends first
+            on_group(index, groups[index])
+        return groups
+
+    def _groups(self, requests):
         return [
             [
                 Completion(
@@ -95,12 +102,18 @@ class LetterGrader:
     """Letter after `<think>`: the verdict; the next: the answer. `recovers`: `e` fails but once."""
 
     recovers: bool = False
-    batches: list = field(default_factory=list)
+    submitted: list = field(default_factory=list)
+    asked_again: list = field(default_factory=list)
+
+    def submit(self, problems, responses):
+        self.submitted.append([p.id for p in problems])
+        pending = Future()
+        pending.set_result([self._score(r.removeprefix("<think>"), False) for r in responses])
+        return pending
 
     def grade(self, problems, responses):
-        again = bool(self.batches)
-        self.batches.append(list(responses))
-        return [self._score(text.removeprefix("<think>"), again) for text in responses]
+        self.asked_again += [p.id for p in problems]
+        return [self._score(text.removeprefix("<think>"), True) for text in responses]
 
     def _score(self, text, again):
         verdict = SHORT[text[0]]
@@ -198,7 +211,8 @@ def test_an_instrument_error_is_retried_once_and_then_excluded_with_bounds():
     result = run(
         [["c7", "e", "w1", "w1"], ["e", "e", "e", "e"], ["c7", "c7", "c7", "w1"]], grader=grader
     )
-    assert [len(batch) for batch in grader.batches] == [12, 5]
+    assert grader.submitted == [[f"toy/test/{i}"] * 4 for i in (2, 1, 0)]
+    assert grader.asked_again == ["toy/test/0"] + ["toy/test/1"] * 4
     assert result.verdicts["error"] == 5
     assert result.retried == 5
     assert result.pass_at_1.value == pytest.approx((1 / 3 + 3 / 4) / 2)
@@ -298,23 +312,59 @@ def test_a_large_suite_is_measured_in_waves_with_the_same_result(monkeypatch):
     script = [["c7", "w8"], ["e", "t9"], ["u", "c7!"], ["c7", "c7"], ["w1", "u"]]
 
     class Engine(ScriptedEngine):
-        def generate(self, requests, params, *, seed, progress=None):
+        def generate(self, requests, params, *, seed, progress=None, on_group=None):
             texts = [self.script.pop(0) for _ in requests]
             progress(2 * len(requests), 2 * len(requests))
-            return ScriptedEngine(texts, self.calls).generate(requests, params, seed=seed)
+            return ScriptedEngine(texts, self.calls).generate(
+                requests, params, seed=seed, on_group=on_group
+            )
 
-    whole, parts, ticks = [], [], []
+    whole, parts, ticks, graded = [], [], [], []
     expected = run(script, sink=whole.append)
     monkeypatch.setattr(runner, "WAVE_SAMPLES", 5)
     monkeypatch.setattr(runner, "WAVE_TOKENS", 0)
     engine = Engine(list(script))
     result = run(
-        script, engine=engine, sink=parts.append, progress=lambda *tick: ticks.append(tick)
+        script,
+        engine=engine,
+        sink=parts.append,
+        progress=lambda *tick: ticks.append(tick),
+        graded=lambda *tick: graded.append(tick),
     )
     assert [len(requests) for requests, *_ in engine.calls] == [2, 2, 1]
     assert ticks == [(4, 10), (8, 10), (10, 10)]
+    assert graded == [(done, 10) for done in (2, 4, 6, 8, 10)]
     assert parts == whole
     assert replace(result, generate_s=0, grade_s=0) == replace(expected, generate_s=0, grade_s=0)
+
+
+def test_a_problem_is_graded_while_others_are_drawn():
+    grader, seen = LetterGrader(), []
+
+    class Engine(ScriptedEngine):
+        def generate(self, requests, params, *, seed, progress=None, on_group=None):
+            def ended(index, group):
+                on_group(index, group)
+                seen.append(len(grader.submitted))
+
+            return super().generate(requests, params, seed=seed, on_group=ended)
+
+    script = [["c7"], ["w1"], ["c7"]]
+    result = run(script, engine=Engine(script), grader=grader)
+    assert seen == [1, 2, 3]
+    assert [p.verdicts for p in result.problems] == [(C,), (W,), (C,)]
+    assert grader.asked_again == []
+
+
+def test_what_the_grader_raises_ends_the_evaluation():
+    class Broken(LetterGrader):
+        def submit(self, problems, responses):
+            pending = Future()
+            pending.set_exception(ConfigError("unknown grader"))
+            return pending
+
+    with pytest.raises(ConfigError, match="unknown grader"):
+        run([["c7"]], grader=Broken())
 
 
 def test_prompt_digest_is_that_of_the_plain_json_array():

@@ -196,7 +196,9 @@ class EvalResult:
     """Each prompt counted once."""
     completion_tokens: int
     generate_s: float
+    """Samples are graded meanwhile."""
     grade_s: float
+    """Of waiting for grades once all was drawn."""
     origin: Origin = Origin()
     """Of results from before it was kept: empty."""
     samples_root: str = ""

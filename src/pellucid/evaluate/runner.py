@@ -1,9 +1,11 @@
 """Measure one model on one suite: draw k samples per problem, grade them, reduce them to estimates.
 
-    problems → prompts → engine.generate → template.response → grader.grade → records → estimates
-    └────────────────────────────── in waves that fit into memory ──────────────────┘
+    problems → prompts → engine.generate ──────────► the last grades → records → estimates
+                           └ a group has ended → template.response → grader.submit ┘
+    └────────────────────── in waves that fit into memory ───────────┘
 
-Prompts, graders and sampler are those of training. Sample ids do not name the arm, so a comparison
+Prompts, graders and sampler are those of training, and as there a problem's samples are graded
+while others are drawn. Sample ids do not name the arm, so a comparison
 before/after shares its randomness. Left out: which problems and which model (`suites`, `pipeline`).
 """
 
@@ -32,7 +34,7 @@ from pellucid.evaluate.records import (
     SampleRecord,
     item_sha256,
 )
-from pellucid.protocols import Engine, Grader, ProgressFn, Tokenizer
+from pellucid.protocols import Engine, ProgressFn, StreamGrader, Tokenizer
 from pellucid.records import (
     Completion,
     Problem,
@@ -45,7 +47,7 @@ from pellucid.records import (
 )
 from pellucid.rewards.format import format_reward
 from pellucid.rewards.language import SCRIPTS, language_reward
-from pellucid.rewards.retry import grade_with_retry
+from pellucid.rewards.streamed import Graded, StreamedGrades
 from pellucid.rewards.table import OPEN
 
 
@@ -80,14 +82,17 @@ def evaluate(
     seed: int,
     arm: str,
     suite: str,
-    grader: Grader,
+    grader: StreamGrader,
     pass_at: Sequence[int] = (),
     origin: Origin | None = None,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
+    graded: ProgressFn | None = None,
 ) -> EvalResult:
     """Measure a suite; `sink` gets every sample, in the order of problems and samples.
 
+    `progress` hears of samples drawn, `graded`, once there is nothing left to draw but grades to
+    wait for, of samples graded.
     Raises DataError without problems or with repeated ids, ConfigError for several greedy samples,
     RunError where the grader failed on everything it saw first.
     """
@@ -123,7 +128,8 @@ def evaluate(
     tally: Counter[str] = Counter()
     seconds = [0.0, 0.0]
     for wave in _waves(problems, k, params):
-        answered = asker.ask(wave, _shifted(progress, len(results) * k, len(problems) * k))
+        here = (len(results) * k, len(problems) * k)
+        answered = asker.ask(wave, _shifted(progress, *here), _shifted(graded, *here))
         seconds[0] += answered.generate_s
         seconds[1] += answered.grade_s
         for row in answered.rows():
@@ -191,9 +197,7 @@ class _Answered:
     prompts: Sequence[str]
     requests: Sequence[Request]
     groups: Sequence[Sequence[Completion]]
-    responses: Sequence[str]
-    scores: Sequence[Score]
-    retried: Sequence[bool]
+    graded: Graded
     generate_s: float
     grade_s: float
 
@@ -204,8 +208,7 @@ class _Answered:
         for problem, prompt, request, group in wave:
             own = slice(start, start + len(group))
             start = own.stop
-            graded = (self.responses[own], self.scores[own], self.retried[own])
-            yield _Row(problem, prompt, request, group, *graded)
+            yield _Row(problem, prompt, request, group, *(part[own] for part in self.graded))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,25 +217,33 @@ class _Asker:
 
     engine: Engine
     tokenizer: Tokenizer
-    grader: Grader
+    grader: StreamGrader
     template: PromptTemplate
     params: SamplingParams
     k: int
     seed: int
     suite: str
 
-    def ask(self, problems: Sequence[Problem], progress: ProgressFn | None) -> _Answered:
+    def ask(
+        self,
+        problems: Sequence[Problem],
+        progress: ProgressFn | None,
+        graded: ProgressFn | None,
+    ) -> _Answered:
         """Raises RunError where the grader failed on all of them."""
         prompts = [
             self.template.render(p.question, self.tokenizer, grader=p.grader) for p in problems
         ]
         requests = [self._request(*pair) for pair in zip(problems, prompts, strict=True)]
+        grades = StreamedGrades(self.grader, problems, self.template.response)
+        total = len(problems) * self.k
         started = time.perf_counter()
-        groups = self.engine.generate(requests, self.params, seed=self.seed, progress=progress)
+        groups = self.engine.generate(
+            requests, self.params, seed=self.seed, progress=progress, on_group=grades.begin
+        )
         generated = time.perf_counter()
-        responses = [self.template.response(c.text) for group in groups for c in group]
-        asked = [p for p in problems for _ in range(self.k)]
-        scores, retried = grade_with_retry(self.grader, asked, responses)
+        all_graded = grades.graded(None if graded is None else lambda done: graded(done, total))
+        scores = all_graded.scores
         if all(score.verdict is Verdict.ERROR for score in scores):
             raise RunError(
                 f"the grader failed on every sample of {self.suite} "
@@ -243,15 +254,10 @@ class _Asker:
             prompts=prompts,
             requests=requests,
             groups=groups,
-            responses=responses,
-            scores=scores,
-            retried=retried,
+            graded=all_graded,
             generate_s=generated - started,
             grade_s=time.perf_counter() - generated,
         )
-
-    def _prompt(self, problem: Problem) -> str:
-        return self.template.render(problem.question, self.tokenizer, grader=problem.grader)
 
     def _request(self, problem: Problem, prompt: str) -> Request:
         ids = tuple(sample_id("eval", self.suite, problem.id, i) for i in range(self.k))

@@ -17,7 +17,8 @@ from pellucid.pipeline.attempts import attempt, close_lost, ending, suite_facts
 from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.measure import kept_result, measure_into
 from pellucid.pipeline.workbench import Workbench
-from pellucid.protocols import Grader, ProgressFn
+from pellucid.protocols import ProgressFn, StreamGrader
+from pellucid.runlog import Tick
 from pellucid.tasks.templates import get_template
 
 
@@ -25,7 +26,7 @@ class Instruments(NamedTuple):
     """What measures."""
 
     bench: Workbench
-    grader: Grader
+    grader: StreamGrader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,9 @@ class Evaluations:
             return None
         return result if _is_of(result, suite, self.seed) else None
 
-    def _measure(self, arm: str, suite: Suite, bench: Workbench, grader: Grader) -> EvalResult:
+    def _measure(
+        self, arm: str, suite: Suite, bench: Workbench, grader: StreamGrader
+    ) -> EvalResult:
         """Start and end go into the ledger: an attempt that is not reported leaves a trace."""
         weights = self.weights_of(bench)
         if weights == weights_root(bench.loaded.path):
@@ -87,6 +90,7 @@ class Evaluations:
                 serial=running.serial,
                 weights=weights,
                 progress=running.counting(self._stoppable(tick, suite)),
+                graded=self._stoppable(_noting(tick), suite),
             )
             drawn.count(tokens=result.completion_tokens, answers=result.n_samples)
             running.ended = ending(result)
@@ -101,6 +105,16 @@ class Evaluations:
             tick(done, total)
 
         return advance
+
+
+def _noting(tick: Tick) -> ProgressFn:
+    """Samples graded, shown behind the samples drawn, which are all there."""
+
+    def advance(done: int, total: int) -> None:
+        tick.note = f"{done}/{total} graded"
+        tick(tick.done)
+
+    return advance
 
 
 def _is_of(result: EvalResult, suite: Suite, seed: int) -> bool:

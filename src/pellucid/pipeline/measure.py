@@ -17,7 +17,7 @@ from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.recording import RootRecorder
 from pellucid.jsonl import ZstdJsonlWriter
 from pellucid.pipeline.workbench import Workbench
-from pellucid.protocols import Grader, ProgressFn
+from pellucid.protocols import ProgressFn, StreamGrader
 from pellucid.tasks.templates import get_template
 
 SUITE_SEED = 0
@@ -65,7 +65,7 @@ def as_asked(suites: Sequence[Suite], recipe: PipelineConfig, model: str) -> tup
 def measure(
     bench: Workbench,
     suite: Suite,
-    grader: Grader,
+    grader: StreamGrader,
     *,
     arm: str,
     seed: int,
@@ -73,6 +73,7 @@ def measure(
     serial: int = 0,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
+    graded: ProgressFn | None = None,
 ) -> EvalResult:
     """Draws and grades the samples of one suite with the model on the bench, whose root digest is
     `weights`.
@@ -98,6 +99,7 @@ def measure(
         ),
         sink=sink,
         progress=progress,
+        graded=graded,
     )
 
 
@@ -105,13 +107,14 @@ def measure_into(
     folder: Path,
     bench: Workbench,
     suite: Suite,
-    grader: Grader,
+    grader: StreamGrader,
     *,
     arm: str,
     seed: int,
     weights: str,
     serial: int = 0,
     progress: ProgressFn | None = None,
+    graded: ProgressFn | None = None,
 ) -> EvalResult:
     """`measure`, kept as `ARM-SUITE.json` and `.samples.jsonl.zst`; the JSON is written last.
 
@@ -131,6 +134,7 @@ def measure_into(
             serial=serial,
             sink=frames.add,
             progress=progress,
+            graded=graded,
         )
     leaves = frames.leaves
     result = replace(result, samples_root=leaves.root(), sealed_verdicts=leaves.verdicts())

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from pellucid.protocols import PendingGrades, StreamGrader
 from pellucid.records import Completion, Problem, Score
 from pellucid.rewards.retry import retry_failed
+
+
+class Graded(NamedTuple):
+    """All samples of a call, problem by problem."""
+
+    responses: list[str]
+    """What was graded."""
+    scores: list[Score]
+    retried: list[bool]
+    """Which were graded a second time because the instrument failed."""
 
 
 class StreamedGrades:
@@ -40,10 +51,18 @@ class StreamedGrades:
         """Waits for the scores, problem by problem; what the instrument failed on is graded once
         more. Raises what the grader raises.
         """
+        return self.graded().scores
+
+    def graded(self, progress: Callable[[int], None] | None = None) -> Graded:
+        """`result`, with what was graded. `progress` hears, while it waits, how many samples have
+        their grade.
+        """
         problems, responses, scores = [], [], []
         for index, problem in enumerate(self._problems):
             own, pending = self._begun[index]
             problems += [problem] * len(own)
             responses += own
             scores += pending.result()
-        return retry_failed(self._grader, problems, responses, scores)[0]
+            if progress is not None:
+                progress(len(scores))
+        return Graded(responses, *retry_failed(self._grader, problems, responses, scores))
