@@ -326,6 +326,10 @@ class EvidenceConfig(Section):
     """
     packed: bool = False
     """Pack the samples: as a .tar.xz the dossier takes a third."""
+    cutoff: str | None = Field(default=None, pattern=r"^\d{4}-\d\d-\d\d$")
+    """Day until which the base model's data may reach: problems first public on or after it are the
+    view `post_cutoff`. Fixed by the plan. Example: 2024-09-19
+    """
     region: str = "world"
     """Where the run's electricity comes from: a country code of `energy/factors.json`, or `world`.
     """

@@ -251,7 +251,7 @@ class Maker:
 
     def default_plan(self):
         return {
-            "v": 1,
+            "v": 2,
             "id": "0001",
             "time": "2026-01-01T00:00:05Z",
             "ledger": {"count": 1, "digest": chain(self.default_kinds()[:1])[-1]["digest"]},
@@ -262,6 +262,16 @@ class Maker:
                     "seed": 5,
                     "sampler": SAMPLER,
                     "is_dev": False,
+                    "families_sha256": sha256_json(
+                        {f"{SUITE}/{n}": f"family-{n // 2}" for n in range(ITEMS)}
+                    ),
+                    **{
+                        sealed: sha256_json({i: a[key] for i, a in data_set()["items"].items()})
+                        for sealed, key in (
+                            ("dates_sha256", "first_public"),
+                            ("fresh_sha256", "is_fresh"),
+                        )
+                    },
                 }
             },
             "arms": {
@@ -280,6 +290,9 @@ class Maker:
             "mde": {"C1": "0.2"},
             "max_attempts": 1,
             "training_seeds": 1,
+            "cutoff": "2026-04-01",
+            "clean_below": 0.5,
+            "last_step": 20,
         }
 
     def default_kinds(self):

@@ -10,16 +10,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pellucid.artifacts import atomic_write_bytes, atomic_write_json, sha256_file
+from pellucid.artifacts import atomic_write_bytes, atomic_write_json, sha256_file, sha256_json
 from pellucid.errors import RunError
 from pellucid.evaluate.records import item_sha256
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.claims import Comparison, PlannedEvaluation, default_claims
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
 from pellucid.evidence.core.schema import (
+    PLAN_VERSION,
     CheckpointRule,
+    DataSet,
+    OldPlannedSuite,
+    OldPreregistration,
     PlannedArm,
     PlannedClaim,
     PlannedSuite,
@@ -68,6 +72,14 @@ class PlanFacts:
     """None: those that a training makes by default."""
     training_seeds: int = 1
     """0: nothing is trained, the models are measured as they are."""
+    sets: Mapping[str, DataSet]
+    """By suite: days of publication, and what is fresh."""
+    cutoff: str | None = None
+    """Items first public on or after this day are newer than the model."""
+    clean_below: float
+    """The largest threshold that a scan of these suites may have."""
+    last_step: int | None = None
+    """At which the training of the released model ends; None: that follows from its data."""
 
 
 def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
@@ -76,11 +88,11 @@ def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
     suites = {one.suite.key: one.suite for one in facts.evaluations}
     models = {model.name: model for model in facts.models}
     return {
-        "v": 1,
+        "v": PLAN_VERSION,
         "id": PLAN_ID,
         "time": max([now(), *(event.time for event in events[-1:])]),
         "ledger": ledger_head(events),
-        "suites": {key: _suite(suite, facts.seed) for key, suite in suites.items()},
+        "suites": {key: _suite(suite, facts) for key, suite in suites.items()},
         "arms": {one.arm: _arm(one, models[one.model]) for one in facts.evaluations},
         "grader_sha256": facts.grader_sha256,
         "checkpoint_rule": LAST_STEP,
@@ -88,6 +100,9 @@ def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
         "mde": _detectable(claims, suites),
         "max_attempts": MAX_ATTEMPTS,
         "training_seeds": facts.training_seeds,
+        "cutoff": facts.cutoff,
+        "clean_below": facts.clean_below,
+        "last_step": facts.last_step,
     }
 
 
@@ -106,13 +121,17 @@ def planned_claims(facts: PlanFacts) -> Sequence[PlannedClaim]:
     )
 
 
-def _suite(suite: Suite, seed: int) -> PlannedSuite:
+def _suite(suite: Suite, facts: PlanFacts) -> PlannedSuite:
+    about = facts.sets[suite.key]["items"]
     return {
         "items": {problem.id: item_sha256(problem) for problem in suite.problems},
         "k": suite.k,
-        "seed": seed,
+        "seed": facts.seed,
         "sampler": dossier_sampler(asdict(suite.params)),
         "is_dev": False,
+        "families_sha256": sha256_json({p.id: p.family or p.id for p in suite.problems}),
+        "dates_sha256": sha256_json({item: one["first_public"] for item, one in about.items()}),
+        "fresh_sha256": sha256_json({item: one["is_fresh"] for item, one in about.items()}),
     }
 
 
@@ -172,14 +191,29 @@ def filed_plan(run: Path, ledger: Ledger) -> Preregistration | None:
 
 
 def check_same_plan(plan: Preregistration, wanted: Preregistration) -> None:
-    """Raises RunError where a recipe would do something else than the plan that was filed."""
-    moving = ("time", "ledger")
-    for name, value in wanted.items():
-        if name not in moving and plan[name] != value:
+    """Raises RunError where a recipe would do something else than the plan that was filed. Of one
+    that an older version filed, what that knew is compared.
+    """
+    moving = ("time", "ledger", "v")
+    known = wanted if plan["v"] == wanted["v"] else _as_old(wanted)
+    for name, value in known.items():
+        if name not in moving and plan[name] != value:  # type: ignore[literal-required]
             raise RunError(
                 f"the plan that was filed has other {name.replace('_', ' ')} than this recipe: "
                 "restore the recipe, or take another --out and file a new plan"
             )
+
+
+def _as_old(plan: Preregistration) -> dict[str, Any]:
+    """What version 1 says too, but for the claims: they follow from models and suites, and this
+    version makes more of them.
+    """
+    fields = OldPreregistration.__annotations__.keys() - {"claims", "mde"}
+    suites = {
+        name: {key: suite[key] for key in OldPlannedSuite.__annotations__}  # type: ignore[literal-required]
+        for name, suite in plan["suites"].items()
+    }
+    return {name: plan[name] for name in fields} | {"suites": suites}  # type: ignore[literal-required]
 
 
 def plan_path(run: Path) -> Path:

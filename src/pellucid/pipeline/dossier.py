@@ -55,7 +55,7 @@ from pellucid.pipeline.dossier_models import (
     released_stage,
     texts_of,
 )
-from pellucid.pipeline.dossier_scan import hashed_prompts, scan_of
+from pellucid.pipeline.dossier_scan import hashed_prompts, largest_threshold, scan_of
 from pellucid.pipeline.measure import as_asked, load_suites, pipeline_suites
 from pellucid.runlog import Progress
 from pellucid.tasks.templates import get_template
@@ -146,13 +146,28 @@ def plan_facts(recipe: Recipe, *, with_weights: bool = True) -> PlanFacts:
                 for name in control_names(recipe.controls)
             ),
         ]
+    evaluations = planned_evaluations(recipe, [model.name for model in models])
+    suites = {one.suite.key: one.suite for one in evaluations if one.model == models[0].name}
     return PlanFacts(
         models=models,
-        evaluations=planned_evaluations(recipe, [model.name for model in models]),
+        evaluations=evaluations,
         seed=recipe.seed,
         grader_sha256=grader_sha256(),
         comparisons=compared,
+        sets=data_sets(recipe, suites),
+        cutoff=recipe.evidence.cutoff,
+        clean_below=largest_threshold(list(suites.values())),
+        last_step=_last_step(recipe),
     )
+
+
+def _last_step(recipe: Recipe) -> int | None:
+    """Of the training whose model is released; None: it ends with its data."""
+    if not isinstance(recipe, PipelineConfig):
+        return recipe.train.steps
+    released = released_stage(recipe)
+    stages = [stage for stage in recipe.stages if stage.name == released]
+    return next((s.train.steps for s in stages if isinstance(s, RlStageConfig)), None)
 
 
 def planned_evaluations(recipe: Recipe, models: Sequence[str]) -> list[PlannedEvaluation]:
@@ -194,7 +209,8 @@ def build_dossier(
             subject=next(m.name for m in facts.models if m.role == "subject"),
             base=base,
             models=models,
-            sets=data_sets(recipe, suites),
+            sets=facts.sets,
+            cutoff=facts.cutoff,
             claims=planned_claims(facts),
             rewarded=_rewarded(recipe, released),
             scan=scan,

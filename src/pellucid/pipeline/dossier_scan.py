@@ -18,6 +18,7 @@ from pellucid.artifacts import RunFolder, sha256_json
 from pellucid.audit.contamination.corpus import ProblemSource, problem_items
 from pellucid.audit.contamination.hashed import HASHED_ENDING, SALT_BYTES, write_hashed
 from pellucid.audit.contamination.leaks import scan_and_test
+from pellucid.audit.contamination.records import Rule
 from pellucid.audit.contamination.report import scan_json
 from pellucid.audit.contamination.scan import Scanner
 from pellucid.config import RunConfig
@@ -27,7 +28,7 @@ from pellucid.data.load import load_problems
 from pellucid.data.mixture import load_mixture
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.core.schema_training import Scan
-from pellucid.pipeline.generated_scan import scan_generated
+from pellucid.pipeline.generated_scan import WHOLE, scan_generated
 from pellucid.pipeline.screening import SCAN_FILE, TRAINING
 from pellucid.pipeline.stage import stage_seed
 from pellucid.records import Problem
@@ -229,6 +230,11 @@ def _beside(first: Document, second: Document) -> Document:
     """Both scans' suites; all else is the first's, where it says anything."""
     suites = {**second.get("suites", {}), **first.get("suites", {})}
     return {**second, **first, "suites": suites}
+
+
+def largest_threshold(suites: Sequence[Suite]) -> float:
+    """Of the scan that these suites will have, as the plan fixes it before there is one."""
+    return WHOLE if all(map(_is_generated, suites)) else Rule().threshold
 
 
 def _is_generated(suite: Suite) -> bool:

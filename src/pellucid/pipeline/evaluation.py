@@ -34,7 +34,8 @@ from pellucid.ledger import EventKind, Ledger
 from pellucid.manifest import code_state, write_manifest
 from pellucid.model.load import resolve
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
-from pellucid.pipeline.dossier import file_same_plan, open_key
+from pellucid.pipeline.dossier import data_sets, file_same_plan, open_key
+from pellucid.pipeline.dossier_scan import largest_threshold
 from pellucid.pipeline.evaluation_options import AskedModel, EvaluationFolder, Options
 from pellucid.pipeline.evaluations import Evaluations, Instruments
 from pellucid.pipeline.measure import load_suites
@@ -96,7 +97,9 @@ def planned(
 def plan_facts(options: Options, suites: Mapping[str, Sequence[Suite]]) -> PlanFacts:
     """What the plan of an evaluation is made of; the last model is the one that is shown."""
     evaluations, claims = planned(options, suites)
-    last = options.models[-1]
+    last, sets = options.models[-1], {}
+    for model in options.models:
+        sets |= data_sets(model.config, {suite.key: suite for suite in suites[model.name]})
     return PlanFacts(
         models=[
             PlannedModel(
@@ -111,6 +114,8 @@ def plan_facts(options: Options, suites: Mapping[str, Sequence[Suite]]) -> PlanF
         grader_sha256=grader_sha256(),
         claims=claims,
         training_seeds=0,
+        sets=sets,
+        clean_below=largest_threshold([suite for own in suites.values() for suite in own]),
     )
 
 

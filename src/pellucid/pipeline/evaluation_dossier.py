@@ -10,9 +10,10 @@ from pellucid.errors import RunError
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.build import Built, Sources, build
 from pellucid.evidence.core.schema_training import Scan
-from pellucid.pipeline.dossier import DOSSIER, data_sets, scan_of
+from pellucid.evidence.plan import planned_claims
+from pellucid.pipeline.dossier import DOSSIER, scan_of
 from pellucid.pipeline.dossier_models import given_model, texts_of
-from pellucid.pipeline.evaluation import planned
+from pellucid.pipeline.evaluation import plan_facts
 from pellucid.pipeline.evaluation_options import NAME, EvaluationFolder, Options, read_options
 from pellucid.pipeline.measure import load_suites
 from pellucid.runlog import Progress
@@ -34,17 +35,14 @@ def build_evaluation_dossier(
     if not folder.result.is_file():
         raise RunError(f"{evaluation} is not finished: let `pellucid eval` continue it first")
     suites = {model.name: load_suites(model.config) for model in options.models}
-    _, claims = planned(options, suites)
-    sets = {}
-    for model in options.models:
-        sets |= data_sets(model.config, {suite.key: suite for suite in suites[model.name]})
+    facts = plan_facts(options, suites)
     with progress.task("building the dossier", 1, "dossier") as tick:
         sources = Sources(
             released=None,
             subject="",
             base="",
-            sets=sets,
-            claims=claims,
+            sets=facts.sets,
+            claims=planned_claims(facts),
             scan=_scan(options, [s for own in suites.values() for s in own]),
             texts=texts_of(_models(options)) if is_packed else None,
             is_evaluation=True,

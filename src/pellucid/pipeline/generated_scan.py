@@ -13,6 +13,8 @@ from pellucid.evaluate.suites import Suite
 from pellucid.evidence.core.containment import EQUAL, signs
 from pellucid.records import Problem
 
+WHOLE = 1.0
+"""Threshold of this scan: the whole question, or nothing of it."""
 TOOL = "the same words and signs in the same order, for generated problems"
 
 
@@ -26,7 +28,7 @@ def scan_generated(suites: Sequence[Suite], training: Sequence[Problem]) -> dict
     return {
         "v": 1,
         "tool": TOOL,
-        "threshold": 1.0,
+        "threshold": WHOLE,
         "suites": found,
         "self_test": {
             "recall": {"verbatim": _recall(questions, str), "case": _recall(questions, str.upper)},

@@ -83,7 +83,10 @@ class Case:
             self.findings.append(finding)
 
     def load(self, path: str, shape: Any, *, code: str = "file-malformed") -> Any | None:
-        """A JSON file in its shape; None where it is missing or wrong, and that found."""
+        """A JSON file in its shape; None where it is missing or wrong, and that found.
+
+        `shape`: of version 1, or a dict of the shapes of all versions that are known.
+        """
         try:
             value = parse_json(read_whole(self.archive, path))
         except ArchiveError as error:
@@ -94,9 +97,12 @@ class Case:
         except JsonError as error:
             self.find(code, path, str(error))
             return None
-        problem = shape_problem(value, shape)
-        if problem is None and type(value) is dict and value.get("v", 1) != 1:
-            problem = f"version {ascii(value['v'])[:20]} is not known: use a newer verifier"
+        shapes = shape if type(shape) is dict else {1: shape}
+        version = value.get("v", 1) if type(value) is dict else 1
+        if type(version) is int and version in shapes:
+            problem = shape_problem(value, shapes[version])
+        else:
+            problem = f"version {ascii(version)[:20]} is not known: use a newer verifier"
         if problem is not None:
             self.find(code, path, problem)
             return None

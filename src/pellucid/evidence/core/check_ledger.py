@@ -9,7 +9,12 @@ from pellucid.evidence.core.archive import ArchiveError, read_whole
 from pellucid.evidence.core.canonical import JsonError, parse_json, sha256_bytes, sha256_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.check_files import is_head, is_time
-from pellucid.evidence.core.schema import PREREG_PREDICATE, Preregistration, PreregPredicate
+from pellucid.evidence.core.schema import (
+    PLAN_SHAPES,
+    PREREG_PREDICATE,
+    Preregistration,
+    PreregPredicate,
+)
 from pellucid.evidence.core.schema_training import LEDGER_PAYLOADS
 from pellucid.evidence.core.signature import EnvelopeError, read_envelope
 
@@ -89,7 +94,7 @@ def check_plans(case: Case) -> None:
         name = path.removeprefix("prereg/")
         if name == path or not name.endswith(".json") or name.endswith(".dsse.json"):
             continue
-        plan = case.load(path, Preregistration)
+        plan = case.load(path, PLAN_SHAPES)
         if plan is None:
             continue
         if plan["id"] != name.removesuffix(".json"):

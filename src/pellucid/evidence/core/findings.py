@@ -45,6 +45,10 @@ CODES: dict[str, Code] = {
     "prereg-late": Code("integrity", "the plan was not sealed before the evaluation began"),
     "prereg-changed": Code("integrity", "the plan is not the one that the ledger recorded"),
     "claim-changed": Code("integrity", "the claim is not the one that was planned"),
+    "families-changed": Code("integrity", "other families of problems than the plan's"),
+    "views-changed": Code("integrity", "other views than the plan's: dates, cutoff, fresh, clean"),
+    "stopped-otherwise": Code("integrity", "the training ended at another step than was planned"),
+    "plan-older": Code("integrity", "a plan from before views and ending were fixed in it", True),
     # Evaluations against the plan
     "sample-edited": Code("integrity", "samples whose Merkle root is not the recorded one"),
     "sample-missing": Code("integrity", "fewer samples than were planned"),

@@ -108,8 +108,8 @@ class PreregPredicate(TypedDict):
 # The plan, prereg/NNNN.json
 
 
-class PlannedSuite(TypedDict):
-    """What will be asked, how often."""
+class OldPlannedSuite(TypedDict):
+    """What will be asked, how often: all that plans of version 1 say of it."""
 
     items: dict[str, str]
     """Item id -> `canonical.item_sha256`."""
@@ -120,6 +120,17 @@ class PlannedSuite(TypedDict):
     """As in the sample record, but for the stop strings of the arm's own template."""
     is_dev: bool
     """Used to choose checkpoints or prompts; no claim may rest on it."""
+
+
+class PlannedSuite(OldPlannedSuite):
+    """Beside it what intervals and views depend on, each as `sha256_json` of {item: value}."""
+
+    families_sha256: str
+    """Of `Sample.cluster`: problems of one family vary together."""
+    dates_sha256: str
+    """Of `Item.first_public`: which items are newer than the model."""
+    fresh_sha256: str
+    """Of `Item.is_fresh`."""
 
 
 class PlannedArm(TypedDict):
@@ -161,14 +172,15 @@ class CheckpointRule(TypedDict):
     tie: Literal["first", "last"]
 
 
-class Preregistration(TypedDict):
+class _Planned(TypedDict):
+    """What plans of all versions hold."""
+
     v: int
     id: str
     """`0001`"""
     time: str
     ledger: LedgerHead
     """Of the ledger when the plan was made; its next events include `preregistered`."""
-    suites: dict[str, PlannedSuite]
     arms: dict[str, PlannedArm]
     grader_sha256: str
     checkpoint_rule: CheckpointRule
@@ -179,6 +191,30 @@ class Preregistration(TypedDict):
     """Evaluations of one suite and arm that may be started; aborted ones count."""
     training_seeds: int
     """Independent trainings that the claims rest on."""
+
+
+class OldPreregistration(_Planned):
+    """Version 1, of dossiers that were sealed before the views were part of the plan."""
+
+    suites: dict[str, OldPlannedSuite]
+
+
+class Preregistration(_Planned):
+    """Version 2."""
+
+    suites: dict[str, PlannedSuite]
+    cutoff: str | None
+    """`Claims.cutoff`."""
+    clean_below: float
+    """The largest `Scan.threshold`: items are clean below it."""
+    last_step: int | None
+    """Step at which the training of the released model ends, whatever it scores; None: nothing is
+    trained, or its length follows from its data."""
+
+
+PLAN_SHAPES = {1: OldPreregistration, 2: Preregistration}
+"""By version."""
+PLAN_VERSION = 2
 
 
 # Claims

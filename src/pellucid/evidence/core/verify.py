@@ -22,6 +22,7 @@ from pellucid.evidence.core.check_failures import check_failures
 from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
 from pellucid.evidence.core.check_reviews import check_reviews
+from pellucid.evidence.core.check_sealed import check_sealed
 from pellucid.evidence.core.check_training import (
     check_graders,
     check_models,
@@ -118,6 +119,7 @@ PARTIAL = (
     "check-impossible",
     "scan-coarse",
     "seal-unsigned",
+    "plan-older",
 )
 """Notes that leave part of a column unchecked."""
 
@@ -199,6 +201,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     read_audits,
     check_planned,
     check_selection,
+    check_sealed,
     check_graders,
     check_rollouts,
     check_numbers,
