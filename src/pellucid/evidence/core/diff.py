@@ -125,21 +125,31 @@ def _pair_evaluations(a: Facets, b: Facets) -> dict[str, str]:
     return _pair(a.evaluations, b.evaluations, (both, prompted, name, model))
 
 
-def _pair_claims(a: Facets, b: Facets, pairs: dict[str, str]) -> dict[str, str]:
-    """Claim of `a` -> claim of `b`."""
+def same_programs(a: Facets, b: Facets) -> dict[str, str]:
+    """Claims of `a` and `b` that compute the same of paired evaluations."""
+    return _same_programs(a, b, _pair_evaluations(a, b))
 
-    def program(claim: str, facts: Facts, arms: dict[str, str], called: dict[str, str]) -> object:
+
+def _same_programs(a: Facets, b: Facets, pairs: dict[str, str]) -> dict[str, str]:
+    def program(facts: Facts, arms: dict[str, str], called: dict[str, str]) -> object:
         folders = tuple(sorted((arm, called.get(f, f"?{f}")) for arm, f in arms.items()))
-        return (facts["kind"], facts["metric"], facts["cluster"], folders)
+        return (facts["kind"], facts["metric"], facts["unit"], facts["cluster"], folders)
 
-    own = {n: program(n, f, a.arms[n], pairs) for n, f in a.claims.items()}
     same = {folder: folder for folder in b.evaluations}
-    other = {n: program(n, f, b.arms[n], same) for n, f in b.claims.items()}
-    first = _pair_by(own, other)
-    left_a = {n: (n, a.claims[n]["kind"]) for n in a.claims if n not in first}
+    return _pair_by(
+        {n: program(f, a.arms[n], pairs) for n, f in a.claims.items()},
+        {n: program(f, b.arms[n], same) for n, f in b.claims.items()},
+    )
+
+
+def _pair_claims(a: Facets, b: Facets, pairs: dict[str, str]) -> dict[str, str]:
+    """Claim of `a` -> claim of `b`: by what they compute, else by their id."""
+    first = _same_programs(a, b, pairs)
     taken = set(first.values())
-    left_b = {n: (n, b.claims[n]["kind"]) for n in b.claims if n not in taken}
-    return first | _pair_by(left_a, left_b)
+    return first | _pair_by(
+        {n: (n, f["kind"]) for n, f in a.claims.items() if n not in first},
+        {n: (n, f["kind"]) for n, f in b.claims.items() if n not in taken},
+    )
 
 
 def _with_arms(facets: Facets, called: dict[str, str]) -> dict[str, Facts]:
