@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from chromium import BINARY, CONTRAST, browser
 from honest_dossier import ITEMS, SUITE, K, Maker, write
 
 from pellucid.cli import run_command
@@ -156,3 +157,27 @@ def test_a_draw_of_a_suite_is_of_its_evaluations(dossier):
     assert run_command(command) == 0
     draw = json.loads((dossier / "audits/graders/draw.json").read_text())
     assert {folder.split("/")[1] for folder in draw["evaluations"]} == {SUITE}
+
+
+@pytest.mark.skipif(BINARY is None, reason="no Chromium here: apt-get install chromium")
+def test_the_form_saves_a_sheet_that_can_be_imported(dossier, tmp_path):
+    assert run_command(["dossier", "audit", "draw", str(dossier), "--n", "12", "--no-second"]) == 0
+    with browser(tmp_path / "profile") as chrome:
+        chrome.open(dossier.with_name("dossier-audit.html").as_uri())
+        assert chrome.run(CONTRAST)["bad"] == []
+        chrome.run(
+            "window.Blob = class { constructor(parts) { window.saved = parts.join('') } };"
+            "URL.createObjectURL = () => '#'; HTMLAnchorElement.prototype.click = () => {};"
+        )
+        chrome.run("document.querySelectorAll('[value=correct]').forEach(e => e.click())")
+        chrome.run("document.querySelector('[value=unsure]').click()")
+        chrome.run("document.getElementById('save').click()")
+        saved = chrome.run("window.saved")
+        assert chrome.run("document.getElementById('count').textContent") == "12 of 12"
+        assert chrome.messages == []
+    filled = tmp_path / "labels.jsonl"
+    filled.write_text(saved)
+    command = ["dossier", "audit", "import", str(dossier), str(filled), "--by", "Ada", "--json"]
+    assert run_command(command) == 0
+    result = json.loads((dossier / "audits/graders/result.json").read_text())
+    assert (result["labelled"], result["unsure"]) == (11, 1)
