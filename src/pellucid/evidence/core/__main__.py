@@ -16,6 +16,7 @@ from pathlib import Path
 from pellucid.evidence.core.canonical import is_sha256
 from pellucid.evidence.core.case import ascii_safe
 from pellucid.evidence.core.findings import CODES, COLUMNS
+from pellucid.evidence.core.party import Party
 from pellucid.evidence.core.recognise import why_no_dossier
 from pellucid.evidence.core.verify import Verdict, verify
 
@@ -55,12 +56,16 @@ def _print(text: str, code: int) -> int:
 
 def render(verdict: Verdict) -> str:
     """The table and the findings, for a terminal."""
-    width = min(24, max(len("claim"), *(len(c) for c in verdict.claims)))
+    names = [*verdict.claims, *(party.place for party in verdict.parties)]
+    width = min(24, max(len("claim"), *map(len, names)))
     lines = ["claim".ljust(width) + "  " + "".join(c.ljust(WIDTH) for c in COLUMNS)]
     for claim, row in verdict.table().items():
         cells = "".join(row[column].ljust(WIDTH) for column in COLUMNS)
         text = ascii_safe(verdict.claims[claim])
         lines.append(f"{ascii_safe(claim)[:width].ljust(width)}  {cells}{text[:60]}".rstrip())
+    for party in verdict.parties:
+        cells = "".join(party.status[column].ljust(WIDTH) for column in COLUMNS)
+        lines.append(f"{party.place[:width].ljust(width)}  {cells}{_party(party)}")
     lines.append("")
     lines += _found(verdict)
     signer = f"key {verdict.keyid}" if verdict.keyid else "nobody"
@@ -69,6 +74,11 @@ def render(verdict: Verdict) -> str:
     )
     lines.append("all that can be checked holds" if verdict.is_ok else "THE DOSSIER DOES NOT HOLD")
     return "\n".join(lines)
+
+
+def _party(party: Party) -> str:
+    asked = f"{party.num_released} of {party.num_evaluations} evaluations are of these weights"
+    return f"{asked}; signed by {f'key {party.keyid}' if party.keyid else 'nobody'}"
 
 
 def _found(verdict: Verdict) -> list[str]:

@@ -11,6 +11,7 @@ from pellucid.evidence.core.archive import Archive, ArchiveError, read_whole
 from pellucid.evidence.core.audit import Watcher
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.findings import Finding
+from pellucid.evidence.core.party import Party
 from pellucid.evidence.core.schema import (
     Claim,
     Claims,
@@ -60,6 +61,8 @@ class Case:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     audits: dict[str, Watcher] = field(default_factory=dict)
     """Human audits by name: they see the samples as these are read."""
+    parties: list[Party] = field(default_factory=list)
+    """Dossiers of others in external/, examined."""
     replay: list[dict[str, Any]] = field(default_factory=list)
     """Samples that the referee's seed chose."""
     num_samples: int = 0

@@ -52,9 +52,11 @@ def check_files(case: Case) -> None:
 
 
 def _why_unlisted(path: str) -> str:
-    """A review goes on after a seal, and needs the next one."""
+    """A review goes on after a seal, another party's dossier comes later: both need the next."""
     if path.startswith("reviews/"):
         return "written after the seal: whoever reviews or answers must seal the next version"
+    if path.startswith("external/"):
+        return "attached after the seal: it is not yet part of a version"
     return "the manifest does not list it"
 
 

@@ -70,6 +70,18 @@ CODES: dict[str, Code] = {
     "closing-unproven": Code("integrity", "a point closed by neither its author nor its test"),
     "change-uncited": Code("integrity", "a reviewed claim that changed without a reason"),
     "closing-weak": Code("integrity", "a closing word that the dossier's author knew", True),
+    # Dossiers of other parties
+    "party-altered": Code("integrity", "another party's dossier is not as they sealed it"),
+    "party-samples-missing": Code("integrity", "another party's dossier lacks samples"),
+    "party-fails": Code("integrity", "another party's dossier does not hold by itself"),
+    "party-unsigned": Code("integrity", "another party's dossier is signed by nobody"),
+    "party-own-key": Code("integrity", "another party's dossier, signed with this one's key"),
+    "party-copied": Code("integrity", "another party's evaluations are this dossier's own"),
+    "party-other-weights": Code("integrity", "another party asked other weights than released"),
+    "party-diff": Code("integrity", "a diff that is not what comparing the dossiers gives"),
+    "party-key": Code("integrity", "the key that another party signed with", True),
+    "party-same-samples": Code("integrity", "another party's samples are equal to ours", True),
+    "party-differs": Code("recomputed", "another party's interval lies apart from ours", True),
     # Selection
     "checkpoint-selection": Code("integrity", "another checkpoint than the rule chooses"),
     "checkpoint-missing": Code("integrity", "a checkpoint in the ledger that the index lacks"),
@@ -88,10 +100,6 @@ CODES: dict[str, Code] = {
     "extraction-gap": Code("recomputed", "arms differ in answers found by over 2 points", True),
     "energy-implausible": Code("recomputed", "joules that cannot be, or that have no source"),
     "energy-mismatch": Code("recomputed", "recomputing gives another bill than is reported"),
-    # Cleanliness
-    "contaminated": Code("clean", "items of the test are in the training data", True),
-    "scan-mismatch": Code("clean", "scanning again finds other overlaps than were recorded"),
-    "scan-missing": Code("clean", "a suite without a contamination scan"),
     # Human audits
     "audit-draw": Code("recomputed", "samples for a human audit that the seed does not draw"),
     "audit-label-foreign": Code("recomputed", "labels of samples that were not drawn"),
@@ -102,6 +110,10 @@ CODES: dict[str, Code] = {
     "audit-seed": Code("recomputed", "an audit whose seed somebody chose", True),
     "audit-unlabelled": Code("recomputed", "an audit that was drawn and not labelled", True),
     "audit-unsigned": Code("recomputed", "labels that only the dossier's author states", True),
+    # Cleanliness
+    "contaminated": Code("clean", "items of the test are in the training data", True),
+    "scan-mismatch": Code("clean", "scanning again finds other overlaps than were recorded"),
+    "scan-missing": Code("clean", "a suite without a contamination scan"),
     "scan-weak": Code("clean", "the scanner did not find planted leaks reliably"),
     "view-missing": Code("clean", "a capability claim without the views on clean items"),
     "view-mismatch": Code("clean", "recomputing a view gives another number than is printed"),

@@ -21,6 +21,7 @@ from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_failures import check_failures
 from pellucid.evidence.core.check_files import check_files, check_seal
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
+from pellucid.evidence.core.check_parties import check_parties
 from pellucid.evidence.core.check_reviews import check_reviews
 from pellucid.evidence.core.check_sealed import check_sealed
 from pellucid.evidence.core.check_training import (
@@ -32,6 +33,7 @@ from pellucid.evidence.core.check_training import (
 )
 from pellucid.evidence.core.claims import is_capability
 from pellucid.evidence.core.findings import CODES, COLUMNS, Column, Finding
+from pellucid.evidence.core.party import Party
 from pellucid.evidence.core.schema import Claims
 
 Status = Literal["ok", "in part", "FAILS", "not done"]
@@ -59,6 +61,8 @@ class Verdict:
     replay: tuple[Mapping[str, Any], ...]
     """Samples that the seed chose for a replay: evaluation, line, item, k, leaf."""
     seed: str
+    parties: tuple[Party, ...] = ()
+    """Dossiers of others in it."""
 
     @property
     def is_ok(self) -> bool:
@@ -100,6 +104,7 @@ class Verdict:
             "v": 1,
             "ok": self.is_ok,
             "claims": [{"id": c, "text": self.claims[c], **r} for c, r in self.table().items()],
+            "parties": [party.to_dict() for party in self.parties],
             "findings": [finding.to_dict() for finding in self.findings],
             "more_findings": dict(self.more),
             "keyid": self.keyid,
@@ -125,13 +130,14 @@ PARTIAL = (
 
 
 def verify(dossier: Path, *, seed: str = "", trusted_key: str | None = None) -> Verdict:
-    """Examine a dossier, a folder or a zip. Never raises over what is in it.
+    """Examine a dossier, a folder, zip or tar. Never raises over what is in it.
 
     `seed`: the referee's own random number. `trusted_key`: id of the key that must have signed.
     """
     try:
         with open_archive(dossier) as archive:
-            return _examine(archive, seed, trusted_key)
+            case = Case(archive=archive, seed=seed, trusted_key=trusted_key)
+            return _examine(case, (*STEPS, check_external))
     except ArchiveError as error:
         finding = Finding(code="archive-refused", where=dossier.name, text=str(error))
         return Verdict(
@@ -148,9 +154,8 @@ def verify(dossier: Path, *, seed: str = "", trusted_key: str | None = None) -> 
         )
 
 
-def _examine(archive: Archive, seed: str, trusted_key: str | None) -> Verdict:
-    case = Case(archive=archive, seed=seed, trusted_key=trusted_key)
-    for step in STEPS:
+def _examine(case: Case, steps: Sequence[Callable[[Case], None]]) -> Verdict:
+    for step in steps:
         _take(case, step)
     claims = {c["id"]: c["text"] for c in case.claim_list()} or {NO_CLAIMS: ""}
     capable = tuple(c["id"] for c in case.claim_list() if is_capability(c))
@@ -165,7 +170,8 @@ def _examine(archive: Archive, seed: str, trusted_key: str | None) -> Verdict:
         num_samples=case.num_samples,
         num_regraded=case.num_regraded,
         replay=tuple(case.replay),
-        seed=seed,
+        seed=case.seed,
+        parties=tuple(case.parties),
     )
 
 
@@ -186,6 +192,16 @@ def read_claims(case: Case) -> None:
     case.claims = case.load("claims.json", Claims)
 
 
+def check_external(case: Case) -> None:
+    """The dossiers of other parties, each as this one but for those that it holds in turn."""
+
+    def examine(archive: Archive, seed: str) -> tuple[Case, Verdict]:
+        nested = Case(archive=archive, seed=seed)
+        return nested, _examine(nested, STEPS)
+
+    check_parties(case, examine)
+
+
 STEPS: tuple[Callable[[Case], None], ...] = (
     check_files,
     read_ledger,
@@ -196,9 +212,9 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     read_sets,
     read_roots,
     check_models,
+    read_audits,
     check_evaluations,
     check_attempts,
-    read_audits,
     check_planned,
     check_selection,
     check_sealed,
@@ -206,9 +222,9 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_rollouts,
     check_numbers,
     check_failures,
+    check_audits,
     check_scan,
     check_energy,
     check_reviews,
-    check_audits,
 )
 """In this order: later checks read what earlier ones put into the case."""
