@@ -54,6 +54,7 @@ def test_shares_are_weighted_by_the_inverse_probability_of_the_draw():
 def test_a_stratum_that_was_labelled_whole_adds_no_doubt():
     whole = share_of([Stratum(40, (10, 20, 5, 5))], (1,))
     assert whole == pytest.approx((0.5, 0.5, 0.5))
+    assert kappa_error([Stratum(40, (10, 20, 5, 5))]) == 0.0
     both = share_of([Stratum(40, (10, 20, 5, 5)), Stratum(960, (50, 0, 0, 50))], (1,))
     assert both.value == pytest.approx(0.02)
     assert both.low == pytest.approx(0.02)

@@ -19,6 +19,7 @@ from pellucid.evidence.human_audit.draw import (
 from pellucid.evidence.human_audit.labels import import_labels
 from pellucid.evidence.human_audit.sheet import write_sheets
 from pellucid.evidence.seal import Key
+from pellucid.report.dossier.page import write_dossier_page
 
 AUDIT = "audits/graders"
 MISTAKEN = 7
@@ -113,6 +114,18 @@ def test_the_draw_holds_all_that_graders_differ_on_and_so_many_others(audited):
     assert result["labelled"] == len(drawn["drawn"])
     share = drawn["population"]["contested"] / result["asked_twice"]
     assert abs(float(result["disagreement"]["value"]) - share) < 1e-4
+
+
+def test_the_page_of_the_dossier_prints_the_numbers_with_their_file(audited, tmp_path):
+    files, result = audited
+    text = write_dossier_page(write(files, tmp_path / "d")).read_text()
+    kappa = result["kappa"]
+    assert f"{kappa['value']} [{kappa['low']}, {kappa['high']}]</a>" in text
+    assert "Labels of Ada" in text
+    assert (
+        "checked by people"
+        not in write_dossier_page(write(Maker().files(), tmp_path / "without")).read_text()
+    )
 
 
 def test_the_bound_on_a_claim_is_its_interval_widened_by_the_errors(audited):

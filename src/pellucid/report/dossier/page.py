@@ -31,6 +31,7 @@ from pellucid.report.dossier.cells import (
     side,
 )
 from pellucid.report.dossier.read import (
+    AUDIT_PATH,
     ENERGY_PATH,
     SCAN_PATH,
     DossierView,
@@ -42,6 +43,13 @@ MAX_BYTES = 5_000_000
 """Of the page."""
 FILES_SHOWN = 2_000
 COST_ROWS = 80
+AUDITED = {
+    "agreement": "agreement of grader and people",
+    "kappa": "Cohen's kappa",
+    "false_positive_rate": "wrong answers that the grader accepts",
+    "false_negative_rate": "right answers that the grader refuses",
+    "disagreement": "answers on which two graders differ",
+}
 _HERE = Path(__file__).parent
 _SHORT = 16
 
@@ -100,6 +108,7 @@ def render(view: DossierView, *, with_samples: bool = True) -> str:
         panels=make_panels(view.curves),
         scans=list(_scan_rows(view, cells)),
         recalls=list(_recall_rows(view, cells)),
+        audit=list(_audit_rows(view, cells)),
         costs=list(_cost_rows(view, cells)),
         files=[
             (row["path"], row["sha256"], cells.fact(row["path"], words.count(row["bytes"])))
@@ -184,6 +193,22 @@ def _recall_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]
     if "false_positives" in test and "documents" in test:
         text = f"{words.count(test['false_positives'])} in {words.count(test['documents'])}"
         yield "false alarms, documents", cells.fact(SCAN_PATH, text)
+
+
+def _audit_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]]:
+    """What labels of people say of the graders, and how much of a claim they leave."""
+    if view.audit is None:
+        return
+    yield "samples labelled", cells.fact(AUDIT_PATH, words.count(view.audit["labelled"]))
+    yield "labels that say unsure", cells.fact(AUDIT_PATH, words.count(view.audit["unsure"]))
+    for name, text in AUDITED.items():
+        found = view.audit[name]  # type: ignore[literal-required]
+        if found is not None:
+            shown = f"{found['value']} [{found['low']}, {found['high']}]"
+            yield text, cells.fact(AUDIT_PATH, shown)
+    for claim, bound in view.audit["bounds"].items():
+        shown = f"{bound['low']} to {bound['high']}"
+        yield f"{claim} with the graders' errors", cells.fact(AUDIT_PATH, shown)
 
 
 def _cost_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]]:

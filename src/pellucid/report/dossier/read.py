@@ -14,6 +14,8 @@ from typing import Any
 from pellucid.artifacts import StageFolder
 from pellucid.errors import RunError
 from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive, read_whole
+from pellucid.evidence.core.audit import AUDITS, GRADERS
+from pellucid.evidence.core.audit_numbers import ResultFile
 from pellucid.evidence.core.canonical import JsonError, parse_json, sha256_bytes
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
 from pellucid.evidence.core.samples import Sample, SampleError, read_samples
@@ -36,6 +38,7 @@ from pellucid.report.readings import Pair, choose_pairs
 SCAN_PATH, ENERGY_PATH, METRICS_PATH = (
     *("contamination/scan.json", "energy/report.json", "train/metrics.jsonl"),
 )
+AUDIT_PATH = f"{AUDITS}{GRADERS}/result.json"
 SAMPLES_LOOKED_AT = 20_000
 """Of each evaluation: among the first so many, the samples to read are chosen."""
 
@@ -62,6 +65,8 @@ class DossierView:
     manifest: tuple[Mapping[str, Any], ...]
     curves: Curves
     scan: Mapping[str, Any] | None
+    audit: ResultFile | None
+    """What people's labels say of the graders; None: nobody labelled."""
     energy: Any
     """energy/report.json, whatever is in it; None: not there."""
     readings: tuple[tuple[str, str, tuple[Pair, ...]], ...]
@@ -87,7 +92,8 @@ def read_dossier(path: Path, *, with_verdict: bool = False) -> DossierView:
                 seal=_seal(archive),
                 manifest=tuple(_manifest(archive)),
                 curves=_curves(path, archive),
-                scan=_checked(archive, SCAN_PATH, Scan) if SCAN_PATH in archive.sizes else None,
+                scan=_optional(archive, SCAN_PATH, Scan),
+                audit=_optional(archive, AUDIT_PATH, ResultFile),
                 energy=_json(archive, ENERGY_PATH) if ENERGY_PATH in archive.sizes else None,
                 readings=tuple(_readings(path, document)),
                 rounds=rounds,
@@ -118,6 +124,10 @@ def _checked(archive: Archive, path: str, shape: Any) -> Any:
     if problem is not None:
         raise RunError(f"{path} is not in its form ({problem}): build the dossier again")
     return value
+
+
+def _optional(archive: Archive, path: str, shape: Any) -> Any | None:
+    return _checked(archive, path, shape) if path in archive.sizes else None
 
 
 def _seal(archive: Archive) -> SealView | None:
