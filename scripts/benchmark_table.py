@@ -1,10 +1,10 @@
 """The GPU tables from stored results: `python scripts/benchmark_table.py [--check]`
 
 Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers: README.md has the
-headline jobs, docs/engine.md all of them. Of every job the
-newest measurement counts, also where it failed; rehearsals never do. A peer's figure comes from
-the same file where it is there, else from the newest file that has it. --check changes nothing and
-exits with 1 if a table is stale.
+headline jobs; docs/engine.md all of them, what was aimed at (`benchmark_aims.py`), and how far the
+planner's memory was from what was measured. Of every job the newest measurement counts, also where
+it failed; rehearsals never do. A peer's figure comes from the same file where it is there, else
+from the newest file that has it. --check changes nothing and exits with 1 if a table is stale.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
+import benchmark_aims as aims  # noqa: E402
 from jobs import JOBS, Job, parse  # noqa: E402
 
-START, END = "<!-- gpu-table -->", "<!-- /gpu-table -->"
 HEAD = (
     "| job | peer | Pellucid | gain | share of the floor | memory | commit |",
     "|---|---|---|---|---|---|---|",
@@ -35,9 +36,9 @@ HEADLINES = (
     "train-1.5b",
     "gap-0.5b",
 )
-PAGES: dict[str, tuple[str, ...] | None] = {"README.md": HEADLINES, "docs/engine.md": None}
-"""Page -> the jobs in its table; None: all."""
-LOWER_IS_BETTER = ("step", "gap")
+PLAN_HEAD = ("| job | planned | measured | difference |", "|---|---|---|---|")
+GIB = 2**30
+LOWER_IS_BETTER = ("step", "planned", "gap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=ROOT, help="of the pages")
     arguments = parser.parse_args()
     measured = load(arguments.results)
-    for name, jobs in PAGES.items():
+    for name, tables in PAGES.items():
         page = arguments.root / name
-        text = page.read_text()
-        if START not in text or END not in text:
-            sys.exit(f"error: {name} has no lines {START} and {END}: add them")
-        updated = replace_between_markers(text, table(measured, jobs))
+        text = updated = page.read_text()
+        for marker, render in tables.items():
+            if any(line not in text for line in lines_of(marker)):
+                sys.exit(f"error: {name} has no lines {' and '.join(lines_of(marker))}: add them")
+            updated = replace_between_markers(updated, render(measured), marker)
         if arguments.check and updated != text:
             sys.exit(f"error: {name} is stale: run scripts/benchmark_table.py")
         if not arguments.check:
@@ -82,10 +84,45 @@ def load(folder: Path) -> list[Measured]:
     return [Measured(record=record, document=d) for d in real for record in d["jobs"]]
 
 
-def replace_between_markers(text: str, body: str) -> str:
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{body}\n{END}{after}"
+def lines_of(marker: str) -> tuple[str, str]:
+    """What stands before a table, and behind it."""
+    return f"<!-- {marker} -->", f"<!-- /{marker} -->"
+
+
+def replace_between_markers(text: str, body: str, marker: str) -> str:
+    start, end = lines_of(marker)
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{body}\n{end}{after}"
+
+
+def aims_table(measured: list[Measured]) -> str:
+    """A row for every number aimed at, whether it was measured or not."""
+    ours = newest_of_project(measured)
+    known = {name: m.record for name, m in ours.items() if m.is_ok}
+    rows = []
+    for aim in aims.AIMS:
+        best = None
+        if aim.job in known:
+            best = _best_peer(ours[aim.job].job, peers_of(ours[aim.job], measured))
+        peer = None if best is None else _value(parse(aim.job), best.record)
+        near = known.get(f"{aim.job}-near")
+        rows.append(aims.row(aim, title(parse(aim.job)), known.get(aim.job), near, peer))
+    return "\n".join([*aims.HEAD, *rows])
+
+
+def plan_table(measured: list[Measured]) -> str:
+    """The planner's peak beside the measured one, for every job whose memory it plans."""
+    rows = []
+    for m in sorted(newest_of_project(measured).values(), key=lambda m: _order(m.record["job"])):
+        if m.is_ok and m.record.get("peak_allocated_bytes"):
+            from planning import measured_peak, planned_peak  # late: brings torch
+
+            planned, found = planned_peak(m.record, m.job), measured_peak(m.record)
+            if planned and found:
+                sizes = f"{planned / GIB:.1f} GiB | {found / GIB:.1f} GiB"
+                rows.append(f"| {title(m.job)} | {sizes} | {planned / found - 1:+.1%} |")
+    return "\n".join([*PLAN_HEAD, *rows]) if rows else "Not measured yet."
 
 
 def table(measured: list[Measured], jobs: tuple[str, ...] | None = None) -> str:
@@ -131,7 +168,7 @@ def row(ours: Measured, peers: dict[str, Measured]) -> str:
         f"**{_value_cell(job, ours.record)}**{_detail(job, ours.record)}",
         _gain(job, ours.record, peers),
         _share(ours.record),
-        _memory(ours.record, peers.get("trl") if job.kind == "step" else None),
+        _memory(ours.record, peers.get("trl") if job.kind in ("step", "planned") else None),
         commit,
     ]
     return f"| {' | '.join(cells)} |"
@@ -145,6 +182,7 @@ def title(job: Job) -> str:
         "rollout": f"rollout {shape}, {sizes}",
         "mixed": f"rollout {shape}, {job.prompts} × {job.group}, mixed lengths up to {job.new:,}",
         "step": f"whole GRPO step {shape}, {sizes}",
+        "planned": f"the same as `pellucid run` has it {shape}, {sizes}",
         "train": f"training {shape}, packed, {sizes}",
         "gap": f"mean log-prob gap rollout / trainer {shape}",
         "long-prompt": f"rollout {shape}, long prompt, {sizes}",
@@ -161,7 +199,8 @@ def legend(shown: list[Measured], measured: list[Measured]) -> str:
     dates = sorted({m.document["date"][:10] for m in shown})
     runs = sorted({len(m.record["repeats"]) for m in shown if m.is_ok})
     repeats = f"{runs[0]} to {runs[-1]}" if len(set(runs)) > 1 else f"{runs[0]}" if runs else "no"
-    used = {id(p.document): p.document for m in shown for p in peers_of(m, measured).values()}
+    peers = [p for m in shown for p in peers_of(m, measured).values()]
+    used = {id(p.document): p.document for p in peers}
     lines = [
         f"{', '.join(devices)}, {' and '.join(dates)}; random weights, median of {repeats} "
         "repeats, prefill and host work included. Sizes: prompts × samples, prompt + new tokens. "
@@ -171,21 +210,30 @@ def legend(shown: list[Measured], measured: list[Measured]) -> str:
     if used:
         sources = [d.get("source") or _peer_versions(d) for d in used.values()]
         lines.append(
-            f"Peers: {'; '.join(sources)}; in brackets, vLLM as RL calls it; "
-            "a peer's figure is of the same number of sequences, however grouped."
+            f"Peers: {'; '.join(sources)}; {_peer_repeats(peers)}; in brackets, vLLM as RL calls "
+            "it; a peer's figure is of the same number of sequences, however grouped."
         )
     return " ".join(lines)
 
 
+def _peer_repeats(peers: list[Measured]) -> str:
+    kept = sorted({len(p.record["repeats"]) for p in peers} - {0})
+    words = f"median of {' or '.join(map(str, kept))} repeats" if kept else ""
+    lost = sorted({p.document["date"][:10] for p in peers if not p.record["repeats"]})
+    if lost:
+        words += ("; " if words else "") + f"of {', '.join(lost)} single repeats were not kept"
+    return words
+
+
 def _order(name: str) -> tuple[int, str, int, int]:
     job = parse(name)
-    kinds = ("rollout", "mixed", "long-prompt", "step", "train", "gap")
+    kinds = ("rollout", "mixed", "long-prompt", "step", "planned", "train", "gap")
     return kinds.index(job.kind), job.shape, -job.rows, -job.group
 
 
 def _is_same_work(job: Job, other: Job) -> bool:
     """The same sequences, whatever their prompts; a step also tells of the gap."""
-    kind = "step" if job.kind == "gap" else job.kind
+    kind = "step" if job.kind in ("gap", "planned") else job.kind
     sizes = (job.shape, job.rows, job.prompt, job.new)
     other_sizes = (other.shape, other.rows, other.prompt, other.new)
     if kind != other.kind:
@@ -205,7 +253,7 @@ def _value(job: Job, record: dict[str, Any]) -> float | None:
         # Exact is the default; a peer has one number.
         details = record.get("details", {})
         return details.get("exact", details).get("mean_gap")
-    if job.kind == "step":
+    if job.kind in ("step", "planned"):
         return record["median_s"]
     if job.kind == "train":
         return record["details"]["fed_tokens_per_s"]
@@ -218,13 +266,14 @@ def _value_cell(job: Job, record: dict[str, Any]) -> str:
         return "–"
     if job.kind == "gap":
         return f"{value:.3g}"
-    return f"{value:.1f} s" if job.kind == "step" else f"{value:,.0f} tok/s"
+    return f"{value:.1f} s" if job.kind in ("step", "planned") else f"{value:,.0f} tok/s"
 
 
 def _detail(job: Job, record: dict[str, Any]) -> str:
     details = record.get("details", {})
     if job.kind == "long-prompt":
-        return f" ({details['gain']:.1f} × unshared)"
+        decoding = f"decoding alone {details['gain_decode']:.1f} ×"
+        return f" ({details['gain']:.1f} × unshared, {decoding})"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
     if job.kind != "gap":
@@ -271,10 +320,11 @@ def _share(record: dict[str, Any]) -> str:
 def _memory(record: dict[str, Any], peer: Measured | None) -> str:
     exact = record.get("details", {}).get("exact", {})
     size = exact.get("peak_reserved_bytes", record.get("peak_reserved_bytes"))
+    size = record.get("used_memory_bytes") or size
     if size is None:
         return "–"
     theirs = None if peer is None else peer.record.get("peak_allocated_bytes")
-    return f"{size / 2**30:.0f} GiB" + (f" (peer {theirs / 2**30:.0f})" if theirs else "")
+    return f"{size / GIB:.0f} GiB" + (f" (peer {theirs / GIB:.0f})" if theirs else "")
 
 
 def _commit(document: dict[str, Any]) -> str:
@@ -293,6 +343,13 @@ def _peer_versions(document: dict[str, Any]) -> str:
         ", ".join(f"{names[k]} {v}" for k, v in sorted(found.items()))
         + f" ({document['date'][:10]})"
     )
+
+
+PAGES: dict[str, dict[str, Callable[[list[Measured]], str]]] = {
+    "README.md": {"gpu-table": lambda measured: table(measured, HEADLINES)},
+    "docs/engine.md": {"gpu-table": table, "gpu-aims": aims_table, "gpu-plan": plan_table},
+}
+"""Page -> marker -> what makes the table there."""
 
 
 if __name__ == "__main__":

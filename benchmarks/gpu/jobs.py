@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 from workload import MIXED_LONGEST
 
-Kind = Literal["rollout", "mixed", "step", "train", "gap", "long-prompt"]
+Kind = Literal["rollout", "mixed", "step", "planned", "train", "gap", "long-prompt"]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
 _LEVER = r"(-(?P<lever>near|nopdl|drafts(?P<drafts>[1-7])))?"
 _ROLLOUT = re.compile(r"(?P<base>rollout-(?P<shape>[^-]+)-(?P<sizes>\d+x\d+-\d+\+\d+))" + _LEVER)
 _OTHER = re.compile(
-    r"(?P<base>(?P<kind>mixed|step|train|gap|long-prompt)-(?P<shape>[^-]+))" + _LEVER
+    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt)-(?P<shape>[^-]+))" + _LEVER
 )
 
 
@@ -85,6 +85,9 @@ JOBS = (
     "rollout-0.5b-512x1-128+512",
     "rollout-0.5b-64x1-128+256",
     "step-1.5b",
+    "planned-0.5b",
+    "planned-1.5b",
+    "planned-7b",
     "rollout-1.5b-32x16-128+512",
     "rollout-7b-64x1-128+256",
     "rollout-0.5b-32x16-128+512",
@@ -108,6 +111,8 @@ JOBS = (
 _SIZES: dict[str, tuple[int, int, int, int]] = {
     "mixed": (64, 16, 128, MIXED_LONGEST),
     "step": (64, 16, 128, 512),
+    "planned": (64, 16, 128, 512),
+    "planned-7b": (8, 16, 128, 512),
     "train": (16, 16, 128, 512),
     "train-1.5b": (8, 16, 128, 512),
     "train-7b": (4, 16, 128, 512),

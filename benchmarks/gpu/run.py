@@ -84,26 +84,33 @@ def main() -> None:
 
 
 def read_arguments() -> argparse.Namespace:
+    return new_parser().parse_args()
+
+
+def new_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", default=",".join(JOBS), help="names, most important first")
-    parser.add_argument("--list", action="store_true", help="print the names and stop")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu-DATE.json")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=float("inf"), help="no job starts later")
-    parser.add_argument("--job-seconds", type=float, default=float("inf"),
-                        help="after so long three repeats are enough")  # fmt: skip
-    parser.add_argument("--timeout", type=float, default=300.0, help="of one job, in seconds")
-    parser.add_argument("--tokens-per-pack", type=int)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--shape", choices=sorted(SPECS), help="instead of each job's own")
-    parser.add_argument("--no-project", action="store_true", help="peers only")
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--peer-path", help="folder that the peers are installed in")
-    parser.add_argument("--peer-repeats", type=int, default=2)
-    parser.add_argument("--peer-timeout", type=float, default=900.0, help="of one peer process")
-    parser.add_argument("--peer-settings", default="best,rl", help="of vLLM")
-    parser.add_argument("--trl-micro", help="TRL's micro-batches to try, as 32,64")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--jobs", default=",".join(JOBS), help="names, most important first; default: all")
+    add("--list", action="store_true", help="print the names and stop")
+    add(
+        "--out", type=Path, help="default: benchmarks/results/gpu-DATE.json; a rehearsal's: in /tmp"
+    )
+    add("--repeats", type=int, default=5, help="of each job, after its warm-ups (default 5)")
+    add("--budget", type=float, default=float("inf"), help="seconds after which no job is started")
+    add("--job-seconds", type=float, default=float("inf"),
+        help="seconds of repeats after which three are enough")  # fmt: skip
+    add("--timeout", type=float, default=300.0, help="of one job, in seconds (default 300)")
+    add("--tokens-per-pack", type=int, help="of steps and training; default: by shape")
+    add("--device", default="cuda", help="cuda, or cpu for a rehearsal")
+    add("--shape", choices=sorted(SPECS), help="instead of each job's own: a rehearsal")
+    add("--no-project", action="store_true", help="peers only")
+    add("--peers", action="store_true", help="vLLM and TRL on the same jobs, behind the project's")
+    add("--peer-path", metavar="SITE", help="folder that the peers are installed in")
+    add("--peer-repeats", type=int, default=5, help="of each job of a peer (default 5)")
+    add("--peer-timeout", type=float, default=900.0, help="of one peer process (default 900)")
+    add("--peer-settings", default="best,rl", help="of vLLM (default best,rl)")
+    add("--trl-micro", help="TRL's micro-batches to try, as 32,64; default: one by shape")
+    return parser
 
 
 def default_path(arguments: argparse.Namespace) -> Path:
@@ -166,7 +173,12 @@ def project_record(
         command += ["--tokens-per-pack", str(arguments.tokens_per_pack)]
     environment = dict(os.environ) | (job.environment if job is not None else {})
     set_environment(environment)  # as the command line does
-    return result_of(command, timeout_s=arguments.timeout, environment=environment)
+    if job is None or job.kind != "planned":
+        return result_of(command, timeout_s=arguments.timeout, environment=environment)
+    # Asking the driver twice a second takes host time: only where memory is what is measured.
+    with machine.UsedMemory() as memory:
+        record = result_of(command, timeout_s=arguments.timeout, environment=environment)
+    return record | {"used_memory_bytes": memory.peak_bytes}
 
 
 def warmups(job: Job | None) -> int:
@@ -190,6 +202,9 @@ def line_of(record: dict[str, Any]) -> str:
         parts.append(f"gap {details['normal']['mean_gap']:.2e}")
         exact = details["exact"]
         parts.append(f"exact {exact.get('error') or format(exact['mean_gap'], '.2e')}")
+    if "planned" in details:
+        plan = details["planned"]
+        parts.append(f"planned {plan['peak'] / 2**30:.1f} GiB, {plan['step_s'] or 0.0:.2f} s")
     if "gain" in details:
         parts.append(f"gain {details['gain']:.2f} x")
     kinds = {"peak_allocated_bytes": "in use", "peak_reserved_bytes": "reserved",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -22,6 +23,7 @@ from floor import (
 )
 from jobs import Job
 from measure import (
+    NumberTokenizer,
     Setting,
     build_model,
     engine_of,
@@ -35,6 +37,7 @@ from measure import (
     sampling,
     timed,
 )
+from planning import as_json, training_job
 
 import pellucid.train.update as update_module
 from pellucid.algo.advantages import ADVANTAGES
@@ -43,8 +46,11 @@ from pellucid.errors import UserError
 from pellucid.model.transformer import Decoder
 from pellucid.records import Completion, Request
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.memory import free_bytes
+from pellucid.train.memory_plan import choose_plan
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.packing import TrainSequence
+from pellucid.train.step_time import peaks_of
 from pellucid.train.update import PolicyUpdater
 
 STATE_BYTES = 18
@@ -150,6 +156,56 @@ def step(job: Job, setting: Setting) -> dict[str, Any]:
         floor_s=step_floor_s(setting.spec, groups_of(requests, completions)),
         settings={"slots": job.rows, "tokens_per_pack": setting.tokens_per_pack},
         details={"last_metrics": metrics},
+    )
+
+
+def planned(job: Job, setting: Setting) -> dict[str, Any]:
+    """A whole step as `pellucid run` has it: slots, packs and blocks are those that the planner
+    chooses from what is free, and keys and values lend their memory where it says so. Beside what
+    it took stands what the plan had said.
+    """
+    free = free_bytes(setting.device)
+    asked = training_job(job, setting.spec, setting.dtype.itemsize)
+    plan = choose_plan(asked, free)
+    setting = replace(setting, tokens_per_pack=plan.tokens_per_pack)
+    model = build_model(setting)
+    model.checkpointed_blocks = plan.checkpointed_blocks
+    engine = InProcessEngine(
+        model,
+        NumberTokenizer(),
+        slots=plan.slots,
+        kv_limit=plan.kv_limit,
+        is_shared=plan.is_time_shared,
+    )
+    updater = _updater(job, setting, model)
+    updater.keep_bytes = plan.logits
+    requests = requests_of(job, setting)
+
+    def one(number: int) -> tuple[float, float]:
+        rollout_s, completions = _rollout(engine, requests, job, setting, seed=number)
+        sequences = _rewarded(requests, completions, updater, seed=number)
+        engine.suspend()
+        update_s, _ = _update(updater, engine, sequences, setting, step=number + 1)
+        if plan.is_time_shared:
+            updater.optimizer.release_gradients()
+        return rollout_s, update_s
+
+    def work(number: int) -> dict[str, float]:
+        seconds, (rollout_s, update_s) = timed(lambda: one(number), setting.device)
+        tokens = job.rows * job.new
+        return {"seconds": seconds, "tokens": tokens, "rollout_s": rollout_s, "update_s": update_s}
+
+    repeats = repeat(work, setting)
+    group = Group(prompt=job.prompt, completions=(job.new,) * job.group)
+    names = ("slots", "tokens_per_pack", "checkpointed_blocks", "is_time_shared")
+    is_cuda = setting.device.type == "cuda"
+    peaks = peaks_of(torch.cuda.get_device_name()) if is_cuda else None
+    return report(
+        repeats,
+        setting,
+        floor_s=step_floor_s(setting.spec, [group] * job.prompts),
+        settings={name: getattr(plan, name) for name in names} | {"free_bytes": free},
+        details={"planned": as_json(asked, plan, peaks)},
     )
 
 

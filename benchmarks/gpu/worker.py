@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "long-prompt": rollout_jobs.long_prompt,
         "train": train_jobs.train,
         "step": train_jobs.step,
+        "planned": train_jobs.planned,
         "gap": train_jobs.gap,
     }
     job = parse(arguments.job)

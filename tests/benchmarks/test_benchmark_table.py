@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import benchmark_aims as aims
 import benchmark_table as table
 import pytest
 
@@ -101,10 +102,11 @@ def test_a_rehearsal_is_never_shown(rows) -> None:
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
-    text = f"before\n{table.START}\nold\n{table.END}\nafter\n"
-    new = f"before\n{table.START}\nnew\n{table.END}\nafter\n"
-    assert table.replace_between_markers(text, "new") == new
-    assert table.replace_between_markers(new, "new") == new
+    start, end = table.lines_of("b")
+    text = f"before\n<!-- a -->\n<!-- /a -->\n{start}\nold\n{end}\nafter\n"
+    new = f"before\n<!-- a -->\n<!-- /a -->\n{start}\nnew\n{end}\nafter\n"
+    assert table.replace_between_markers(text, "new", "b") == new
+    assert table.replace_between_markers(new, "new", "b") == new
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -115,8 +117,8 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_check_tells_a_stale_page_from_a_current_one(tmp_path) -> None:
     (tmp_path / "docs").mkdir()
     pages = [tmp_path / name for name in table.PAGES]
-    for page in pages:
-        page.write_text(f"{table.START}\n{table.END}\n")
+    for page, markers in zip(pages, table.PAGES.values(), strict=True):
+        page.write_text("".join("\n".join(table.lines_of(m)) + "\n" for m in markers))
     content = document(
         "2026-01-01", record("step-0.5b", "pellucid"), record("mixed-0.5b-nopdl", "pellucid")
     )
@@ -135,3 +137,93 @@ def test_check_tells_a_stale_page_from_a_current_one(tmp_path) -> None:
 
 def test_the_pages_show_the_stored_results() -> None:
     assert run_script("--check").stderr == ""
+
+
+@pytest.fixture
+def aim_rows(tmp_path):
+    def render(*documents: dict) -> dict[str, list[str]]:
+        for number, content in enumerate(documents):
+            (tmp_path / f"gpu-{number}.json").write_text(json.dumps(content))
+        lines = table.aims_table(table.load(tmp_path)).splitlines()[2:]
+        cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
+        return {row[0]: row[1:] for row in cells}
+
+    return render
+
+
+def test_every_aim_has_a_row_and_what_was_not_measured_says_so(aim_rows) -> None:
+    rows = aim_rows(document("2026-01-01"))
+    assert len(rows) == len(aims.AIMS)
+    assert {tuple(row[1:]) for row in rows.values()} == {("not measured", "–", "**no**")}
+
+
+def test_an_aim_is_met_missed_or_met_without_exactness(aim_rows) -> None:
+    got = aim_rows(document(
+        "2026-01-01",
+        record("rollout-0.5b-64x16-128+512", "pellucid", tokens_per_s=264_000.0),
+        record("rollout-0.5b-4x16-128+256", "pellucid", tokens_per_s=45_000.0),
+        record("rollout-0.5b-4x16-128+256-near", "pellucid", tokens_per_s=52_000.0),
+        record("rollout-7b-64x1-128+256", "pellucid", tokens_per_s=13_000.0),
+        record("rollout-7b-64x1-128+256-near", "pellucid", tokens_per_s=13_600.0),
+    ))  # fmt: skip
+    assert got["rollout 0.5B, 64 × 16, 128 + 512"] == [
+        "≥ 240,000 tok/s", "264,000 tok/s", "110%", "yes",
+    ]  # fmt: skip
+    assert got["rollout 0.5B, 4 × 16, 128 + 256"] == [
+        "≥ 60,000 tok/s", "45,000 tok/s (`exact = false`: 52,000 tok/s)", "75%", "**no**",
+    ]  # fmt: skip
+    assert got["rollout 7B, 64 × 1, 128 + 256"][3] == "with `exact = false`"
+
+
+def test_aims_of_ratios_memory_and_gaps(aim_rows) -> None:
+    got = aim_rows(document(
+        "2026-01-01",
+        record("mixed-0.5b", "pellucid", tokens_per_s=90.0),
+        record("mixed-0.5b", "vllm-best", tokens_per_s=30.0),
+        record("step-0.5b", "pellucid", median_s=7.5, peak_reserved_bytes=56 * 2**30),
+        record("step-1.5b", "pellucid", median_s=15.0),
+        record("step-1.5b", "trl", median_s=64.0),
+        record("train-7b", "pellucid", settings={"has_optimizer": False}, details={"mfu": 0.66}),
+        record("gap-0.5b", "pellucid", details={
+            "normal": {"mean_gap": 0.0062}, "exact": {"mean_gap": 0.0},
+            "exact_time_ratio": {"seconds": 1.1},
+        }),
+    ))  # fmt: skip
+    reached = {name: row[1:] for name, row in got.items() if row[1] != "not measured"}
+    step = "whole GRPO step 0.5B, 64 × 16, 128 + 512"
+    gap = "mean log-prob gap rollout / trainer 0.5B"
+    assert reached == {
+        "rollout 0.5B, 64 × 16, mixed lengths up to 2,048": ["3.0 × vLLM", "60%", "**no**"],
+        step: ["7.5 s", "93%", "**no**"],
+        f"{step}: memory": ["56 GiB", "107%", "yes"],
+        "whole GRPO step 1.5B, 64 × 16, 128 + 512": ["0.234 of TRL + vLLM", "107%", "yes"],
+        "training 7B, packed, 4 × 16, 128 + 512": ["66.0 % MFU", "120%", "without optimiser"],
+        f"{gap}: `exact = false`": ["0.0062", "32%", "**no**"],
+        f"{gap}: exact": ["0", "–", "yes"],
+        f"{gap}: what `exact` costs": ["1.10 × the time", "227%", "yes"],
+    }
+
+
+def test_planned_memory_stands_beside_what_was_measured(tmp_path) -> None:
+    step = record(
+        "planned-0.5b", "pellucid", peak_allocated_bytes=1, used_memory_bytes=40 * 2**30,
+        details={"planned": {"peak": 42 * 2**30}},
+    )  # fmt: skip
+    (tmp_path / "gpu-1.json").write_text(json.dumps(document("2026-01-01", step)))
+    measured = table.load(tmp_path)
+    assert table.plan_table(measured).splitlines()[2:] == [
+        "| the same as `pellucid run` has it 0.5B, 64 × 16, 128 + 512 "
+        "| 42.0 GiB | 40.0 GiB | +5.0% |"
+    ]
+    assert table.plan_table([]) == "Not measured yet."
+
+
+def test_the_legend_says_how_often_peers_were_measured(tmp_path) -> None:
+    name = "rollout-0.5b-64x16-128+512"
+    stored = document("2026-01-01", record(name, "vllm-rl", repeats=[]), source="by hand")
+    mine, best = record(name, "pellucid"), record(name, "vllm-best", repeats=[{}] * 2)
+    for number, content in enumerate((stored, document("2026-01-02", mine, best))):
+        (tmp_path / f"gpu-{number}.json").write_text(json.dumps(content))
+    legend = table.table(table.load(tmp_path)).splitlines()[-1]
+    assert "median of 5 repeats" in legend
+    assert "median of 2 repeats; of 2026-01-01 single repeats were not kept" in legend

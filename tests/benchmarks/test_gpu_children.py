@@ -126,3 +126,23 @@ def test_a_job_is_told_of_its_lever_and_of_torchs_memory(arguments, monkeypatch)
     assert plain["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     assert "PELLUCID_PDL" not in plain
     assert early["PELLUCID_PDL"] == "0"
+
+
+def test_the_memory_of_a_planned_step_is_asked_of_the_driver(arguments, monkeypatch) -> None:
+    class Used:
+        peak_bytes = 7 * 2**30
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(run.machine, "UsedMemory", Used)
+    monkeypatch.setattr(run, "result_of", lambda command, **more: {"status": "ok"})
+    arguments.device, arguments.repeats, arguments.job_seconds = "cpu", 1, 1.0
+    arguments.tokens_per_pack, arguments.timeout = None, 1.0
+    got = [
+        run.project_record(name, arguments, run.parse(name)) for name in ("planned-7b", "step-0.5b")
+    ]
+    assert got == [{"status": "ok", "used_memory_bytes": 7 * 2**30}, {"status": "ok"}]

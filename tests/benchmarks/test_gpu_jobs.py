@@ -1,11 +1,17 @@
 """Names of jobs, and the work every system gets."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
+from typing import get_args
 
 import pytest
+import run
 import workload
-from jobs import JOBS, parse
+from jobs import JOBS, Kind, parse
+
+README = (Path(run.__file__).parent / "README.md").read_text()
 
 
 def test_a_rollouts_name_says_its_sizes() -> None:
@@ -70,3 +76,21 @@ def test_prompts_are_the_same_for_everyone_and_leave_out_special_tokens() -> Non
     assert prompts == workload.prompts(2, 50, 151_936)
     assert prompts[0] != prompts[1]
     assert max(max(p) for p in prompts) < 149_936
+
+
+def test_every_option_is_explained_and_the_readme_names_only_those_there_are() -> None:
+    options = {o: a for a in run.new_parser()._actions for o in a.option_strings}
+    assert [name for name, action in options.items() if not action.help] == []
+    others = {"--check", "--no-index", "--no-deps", "--no-compile", "--target", "--platform"}
+    others |= {"--only-binary", "--python-version", "--dest"}  # of pip
+    assert set(re.findall(r"--[a-z][a-z-]+", README)) - others <= options.keys()
+    assert run.new_parser().parse_args([]).repeats == 5
+    assert run.new_parser().parse_args([]).peer_repeats == 5
+
+
+def test_the_readme_says_what_every_kind_of_job_counts() -> None:
+    assert [kind for kind in get_args(Kind) if f"- **{kind}**" not in README] == []
+    assert {parse(name).kind for name in JOBS} == set(get_args(Kind))
+    for name in re.findall(r"`((?:mixed|planned|rollout|step)-[\w.+-]+)`", README):
+        if "SHAPE" not in name:
+            assert parse(name).name == name

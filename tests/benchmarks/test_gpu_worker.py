@@ -1,5 +1,7 @@
 """Every kind of job, rehearsed with a tiny model on a CPU."""
 
+from dataclasses import replace
+
 import pytest
 import rollout_jobs
 import torch
@@ -39,6 +41,32 @@ def test_a_step_takes_its_rollout_its_update_and_what_lies_between() -> None:
     for repeat in got["repeats"]:
         assert repeat["seconds"] > repeat["rollout_s"] + repeat["update_s"]
     assert got["details"]["last_metrics"]["grad_norm"] > 0
+
+
+def test_a_planned_step_runs_under_its_plan_and_says_what_that_was(monkeypatch) -> None:
+    suspended, built = [], []
+    monkeypatch.setattr(
+        train_jobs.InProcessEngine, "suspend", lambda self: suspended.append(self._is_shared)
+    )
+    build, choose = train_jobs.build_model, train_jobs.choose_plan
+    monkeypatch.setattr(train_jobs, "build_model", lambda s: built.append(build(s)) or built[-1])
+
+    def tight(job, free):
+        return replace(choose(job, free), is_time_shared=True, checkpointed_blocks=1)
+
+    monkeypatch.setattr(train_jobs, "choose_plan", tight)
+    monkeypatch.setattr(train_jobs, "free_bytes", lambda device: 2 << 30)
+    got = train_jobs.planned(parse("planned-0.5b").shrunk(), CPU)
+    plan = got["details"]["planned"]
+    assert plan["peak"] == max(plan["rollout_peak"], plan["training_peak"])
+    assert plan["peak"] <= plan["available"]
+    chosen = ("slots", "tokens_per_pack", "checkpointed_blocks", "is_time_shared")
+    assert {name: got["settings"][name] for name in chosen} == {n: plan[n] for n in chosen}
+    assert got["settings"]["free_bytes"] == 2 << 30
+    assert suspended == [True] * 2
+    assert [model.checkpointed_blocks for model in built] == [1]
+    for repeat in got["repeats"]:
+        assert repeat["seconds"] > repeat["rollout_s"] + repeat["update_s"]
 
 
 def test_training_counts_what_is_fed() -> None:
