@@ -23,9 +23,10 @@ from pellucid.protocols import Grader, ResponseScorer
 from pellucid.tasks.templates import Template, get_template
 from pellucid.train.checkpoint import Checkpoints
 from pellucid.train.collect import Collector
-from pellucid.train.grpo import GrpoRun, StepHook
+from pellucid.train.grpo import GrpoRun, MetricGroups, StepHook
 from pellucid.train.job import Beside
 from pellucid.train.memory_plan import MemoryPlan
+from pellucid.train.peak_memory import PeakMemory
 from pellucid.train.recorder import Recorder
 from pellucid.train.update import PolicyUpdater
 
@@ -93,6 +94,22 @@ class RlStage:
         if self.memory is not None:
             bench.loaded.model.checkpointed_blocks = self.memory.checkpointed_blocks
             updater.keep_bytes = self.memory.logits
+        planned = self.memory.peak if self.memory is not None else None
+        peak = PeakMemory(bench.loaded.model.embedding.weight.device, planned)
+
+        def make_room() -> None:
+            peak.look()
+            bench.engine.suspend()
+
+        def after_weights_changed() -> None:
+            peak.look()
+            self._after_update(bench, updater)
+
+        def look_at_the_policy(step: int) -> MetricGroups:
+            found = after_update(step)
+            peak.forget()
+            return found
+
         job = GrpoRun(
             config=config,
             collector=Collector(
@@ -108,10 +125,11 @@ class RlStage:
             updater=updater,
             checkpoints=self._checkpoints(),
             recorder=recorder,
-            refresh=lambda: self._after_update(bench, updater),
-            before_update=bench.engine.suspend,
+            refresh=after_weights_changed,
+            before_update=make_room,
             should_stop=self.should_stop,
-            after_update=after_update,
+            after_update=look_at_the_policy,
+            memory=peak.take,
         )
         try:
             window = self.diary.window("training", self.stage.stage_name)
@@ -120,6 +138,8 @@ class RlStage:
                 job.train(tick)
         finally:
             recorder.close()
+        if line := peak.summary():
+            self.diary.progress.say(line)
 
     def _checkpoints(self) -> Checkpoints:
         note = self.diary.note

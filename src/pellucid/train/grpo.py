@@ -27,7 +27,8 @@ from pellucid.train.step_errors import named
 from pellucid.train.update import PolicyUpdater
 
 MetricGroups = dict[str, dict[str, float]]
-"""`rollout`, `train`, `timing`, `eval/…` -> name -> value: one line of metrics.jsonl each."""
+"""`rollout`, `train`, `timing`, `memory`, `eval/…` -> name -> value: one line of metrics.jsonl
+each."""
 StepHook = Callable[[int], MetricGroups]
 """Called after the update of a step: the small evaluation during training."""
 
@@ -47,6 +48,8 @@ class GrpoRun:
     """Makes room for the update."""
     should_stop: Callable[[], bool] = field(default=lambda: False)
     after_update: StepHook = field(default=lambda step: {})
+    memory: Callable[[], dict[str, float]] = field(default=dict)
+    """Of the device, since the last step; empty where there is nothing to say."""
 
     def train(self, progress: ProgressFn | None = None) -> int:
         """Trains from the last good checkpoint to the last step; returns the number of steps done
@@ -89,6 +92,8 @@ class GrpoRun:
             "tokens_per_s": rollout["tokens"] / (ended - started),
         }
         groups = {"rollout": rollout, "train": trained, "timing": timing}
+        if memory := self.memory():
+            groups["memory"] = memory
         self.recorder.record(step, groups | self.after_update(step), batch)
         self.recorder.metrics.end_step(step, self.config.train.steps)
 
