@@ -28,6 +28,8 @@ AUTO = 0
 
 CODE_TIMEOUT_S = 3.0
 """As in HumanEval's harness. 973 of MBPP's 974 reference solutions compute for at most 0.01 s."""
+MATH_VERIFY_TIMEOUT_S = 5.0
+"""math-verify's own default."""
 
 
 def _read_auto(value: Any) -> Any:
@@ -359,6 +361,8 @@ class RunConfig(Section):
     """Seconds that a program which a model wrote may compute, with all its tests. The last one of a
     rollout that never ends is waited for; see docs/sandbox.md for what honest solutions take.
     """
+    math_verify_timeout_s: float = Field(default=MATH_VERIFY_TIMEOUT_S, gt=0.0, le=600.0)
+    """Seconds that math-verify may take for one answer; see docs/graders.md."""
     model: ModelConfig = ModelConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()

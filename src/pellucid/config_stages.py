@@ -18,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pellucid.config import (
     CODE_TIMEOUT_S,
+    MATH_VERIFY_TIMEOUT_S,
     AlgoConfig,
     DataConfig,
     EvalConfig,
@@ -317,6 +318,7 @@ class PipelineConfig(Section):
     threads: int = Field(default=0, ge=0)
     unsafe_code: bool = False
     code_timeout_s: float = Field(default=CODE_TIMEOUT_S, gt=0.0, le=600.0)
+    math_verify_timeout_s: float = Field(default=MATH_VERIFY_TIMEOUT_S, gt=0.0, le=600.0)
     """These are what they are in a recipe of one stage."""
     model: ModelConfig = ModelConfig()
     """The base."""

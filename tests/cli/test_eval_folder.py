@@ -15,6 +15,7 @@ from pellucid.pipeline.evaluation_options import make_options
 
 MODELS = ("tiny-base", "tiny-r1-base")
 ASKED = ["--suite", "chain", "--limit", "4", "--k", "2", "--max-new-tokens", "6"]
+DEFAULTS = {"math_verify": True, "math_verify_timeout_s": 5.0, "code_timeout_s": 3.0}
 SHARED = {
     "seed": 0,
     "device": "cpu",
@@ -83,6 +84,8 @@ def test_an_evaluation_is_planned_before_its_first_sample_and_ends_with_its_root
     manifest = json.loads((measured / "stages/01-tiny-base/manifest.json").read_text())
     weights = json.loads((measured / "stages/01-tiny-base/weights/manifest.json").read_text())
     assert manifest["inputs"]["model"] == weights["root"] == result["origin"]["weights"]
+    started = [e["payload"] for e in read_jsonl(measured / "ledger.jsonl")][2]
+    assert started["grading"] == result["origin"]["grading"] == DEFAULTS
     windows = {(w["kind"], w["name"]) for w in read_jsonl(measured / "energy/windows.jsonl")}
     assert {("evaluation", f"{model}/chain") for model in MODELS} <= windows
 

@@ -47,11 +47,12 @@ def test_an_address_changes_with_values_inputs_seed_device_template_and_code(mon
         _address(seed=2),
         _address(dtype="bfloat16"),
         _address(code_timeout_s=1.5),
+        _address(math_verify_timeout_s=1.5),
         _address(template="plain"),
     ]
     monkeypatch.setattr(addresses, "computing_sources", lambda: "other sources")
     digests = {a.digest for a in (first, *changed, _address())}
-    assert len(digests) == 8
+    assert len(digests) == 9
 
 
 def test_a_default_written_out_is_the_same_stage():

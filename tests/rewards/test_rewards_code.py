@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pellucid.config_io import parse_recipe
+from pellucid.pipeline.grading import open_grader
 from pellucid.pipeline.stage import common_config
-from pellucid.pipeline.workbench import open_grader
 from pellucid.records import Problem, Verdict
 from pellucid.rewards import GraderPool, check_gold, find_grader
 from pellucid.rewards.code import extract_program

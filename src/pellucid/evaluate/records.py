@@ -36,6 +36,8 @@ class Origin:
     """Digest of the graders' sources."""
     engine: Mapping[str, Any] = field(default_factory=dict)
     """Name, version, type of the weights, whether exact, device."""
+    grading: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the graders: second opinion and time limits (`pipeline.grading.Grading`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,8 @@ def make_address(
 
     Values at their defaults stand in the code, which has a digest of its own.
     """
-    shared = {"device", "dtype", "exact", "threads", "data", "code_timeout_s"}
+    shared = {"device", "dtype", "exact", "threads", "data"}
+    shared |= {"code_timeout_s", "math_verify_timeout_s"}
     common = recipe.model_dump(mode="json", include=shared, exclude_defaults=True)
     values = stage.model_dump(
         mode="json", exclude={"name", *stage.references()}, exclude_defaults=True

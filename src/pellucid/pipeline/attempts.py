@@ -65,8 +65,12 @@ def attempt(diary: Diary, facts: Mapping[str, Any]) -> Iterator[Attempt]:
     diary.note(EventKind.EVALUATION_ENDED, **names, **(running.ended or {}))
 
 
-def suite_facts(suite: Suite, arm: str, *, seed: int, weights: str) -> dict[str, Any]:
-    """What an attempt is made of, known before its first sample."""
+def suite_facts(
+    suite: Suite, arm: str, *, seed: int, weights: str, grading: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an attempt is made of, known before its first sample; `grading`: settings of the
+    graders.
+    """
     return {
         "arm": suite.arm(arm),
         "suite": suite.key,
@@ -78,6 +82,7 @@ def suite_facts(suite: Suite, arm: str, *, seed: int, weights: str) -> dict[str,
         "template_sha256": get_template(suite.template).sha256,
         "seed": seed,
         "weights": weights,
+        "grading": dict(grading),
     }
 
 

@@ -19,9 +19,10 @@ from pellucid.evaluate.suites import Suite
 from pellucid.model.load import weights_digest
 from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.evaluations import Evaluations, Instruments
+from pellucid.pipeline.grading import grading_of
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.workbench import Workbench, free_memory
-from pellucid.protocols import Grader
+from pellucid.protocols import StreamGrader
 
 RANDOM, FORMAT = "random-reward", "format-only"
 TERMS = {RANDOM: "random", FORMAT: "format"}
@@ -63,7 +64,7 @@ class ControlRuns:
     diary: Diary
     should_stop: Callable[[], bool]
 
-    def train_and_measure(self, grader: Grader) -> dict[str, dict[str, EvalResult]]:
+    def train_and_measure(self, grader: StreamGrader) -> dict[str, dict[str, EvalResult]]:
         """Results by control and suite; what is on the disk is not done again."""
         results = {}
         for name in control_names(self.config.controls):
@@ -71,7 +72,7 @@ class ControlRuns:
             free_memory()  # of its model: the next one needs the room
         return results
 
-    def _one(self, name: str, grader: Grader) -> dict[str, EvalResult]:
+    def _one(self, name: str, grader: StreamGrader) -> dict[str, EvalResult]:
         stage = control_folder(self.run, name)
         with writing(stage.root):
             stage.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -79,6 +80,7 @@ class ControlRuns:
         evaluations = Evaluations(
             folder=stage.evals,
             seed=self.config.seed,
+            grading=grading_of(self.config),
             diary=self.diary,
             should_stop=self.should_stop,
         )

@@ -30,12 +30,12 @@ from pellucid.curate.select import select
 from pellucid.curate.teacher import edit_all, regrade
 from pellucid.curate.untagged import ToldApart, tell_apart
 from pellucid.errors import RunError
+from pellucid.pipeline.grading import open_grader
 from pellucid.pipeline.sampling import Sampler, stage_problems
 from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.sft_stage import fine_tune
 from pellucid.pipeline.stage import StageContext
 from pellucid.protocols import Grader, StreamGrader
-from pellucid.rewards.pool import GraderPool
 from pellucid.tasks.templates import get_template
 
 CANDIDATES_NAME = "candidates.jsonl.zst"
@@ -67,11 +67,7 @@ class CuratedSft:
         examples = self._finished_examples()
         if examples is None:
             recipe = self.context.recipe
-            with GraderPool(
-                math_verify=self.config.math_verify,
-                unsafe_code=recipe.unsafe_code,
-                code_timeout_s=recipe.code_timeout_s,
-            ) as grader:
+            with open_grader(recipe, math_verify=self.config.math_verify) as grader:
                 examples = self.curate(self.sample(grader), grader)
         fine_tune(self.context, self.context.open(self.config.start), examples, self.config.sft)
 

@@ -38,11 +38,11 @@ from pellucid.pipeline.dossier import data_sets, file_same_plan, open_key
 from pellucid.pipeline.dossier_scan import largest_threshold
 from pellucid.pipeline.evaluation_options import AskedModel, EvaluationFolder, Options
 from pellucid.pipeline.evaluations import Evaluations, Instruments
+from pellucid.pipeline.grading import grading_of, open_grader
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.workbench import (
     free_memory,
     metered_gpus,
-    open_grader,
     open_run_workbench,
     trained_or_given,
 )
@@ -151,6 +151,7 @@ class _Measurement:
         evaluations = Evaluations(
             folder=self.stage.evals,
             seed=config.seed,
+            grading=grading_of(config),
             diary=self.diary,
             should_stop=self.should_stop,
         )

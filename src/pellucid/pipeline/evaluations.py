@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pellucid.errors import Interrupted, RunError
 from pellucid.evaluate.records import EvalResult
@@ -15,6 +15,7 @@ from pellucid.evidence.weights import weights_root
 from pellucid.ledger import EventKind
 from pellucid.pipeline.attempts import attempt, close_lost, ending, suite_facts
 from pellucid.pipeline.diary import Diary
+from pellucid.pipeline.grading import Grading
 from pellucid.pipeline.measure import kept_result, measure_into
 from pellucid.pipeline.workbench import Workbench
 from pellucid.protocols import ProgressFn, StreamGrader
@@ -36,6 +37,8 @@ class Evaluations:
     folder: Path
     """`evals/` of a stage."""
     seed: int
+    grading: Grading
+    """Settings of the graders."""
     diary: Diary
     should_stop: Callable[[], bool]
     weights_of: Callable[[Workbench], str] = lambda bench: weights_root(bench.loaded.path)
@@ -67,7 +70,7 @@ class Evaluations:
         except (RunError, UnicodeDecodeError) as error:
             self.diary.note(EventKind.ARTEFACT_DAMAGED, artefact=f"{path.name}: {error}")
             return None
-        return result if _is_of(result, suite, self.seed) else None
+        return result if _is_of(result, suite, self.seed, asdict(self.grading)) else None
 
     def _measure(
         self, arm: str, suite: Suite, bench: Workbench, grader: StreamGrader
@@ -76,7 +79,9 @@ class Evaluations:
         weights = self.weights_of(bench)
         if weights == weights_root(bench.loaded.path):
             record_model(self.folder, arm, bench.loaded.path, weights)
-        facts = suite_facts(suite, arm, seed=self.seed, weights=weights)
+        facts = suite_facts(
+            suite, arm, seed=self.seed, weights=weights, grading=asdict(self.grading)
+        )
         task = self.diary.progress.task(f"{arm}: {suite.label}", facts["samples"], "samples")
         window = self.diary.window("evaluation", f"{arm}/{suite.key}")
         with task as tick, attempt(self.diary, facts) as running, window as drawn:
@@ -89,6 +94,7 @@ class Evaluations:
                 seed=self.seed,
                 serial=running.serial,
                 weights=weights,
+                grading=self.grading,
                 progress=running.counting(self._stoppable(tick, suite)),
                 graded=self._stoppable(_noting(tick), suite),
             )
@@ -117,8 +123,10 @@ def _noting(tick: Tick) -> ProgressFn:
     return advance
 
 
-def _is_of(result: EvalResult, suite: Suite, seed: int) -> bool:
-    """Whether a result was measured on this suite: problems, prompt, sampler, seed."""
+def _is_of(result: EvalResult, suite: Suite, seed: int, grading: Mapping[str, Any]) -> bool:
+    """Whether a result was measured on this suite: problems, prompt, sampler, seed, and graded
+    with these settings, where it tells them.
+    """
     params = asdict(suite.params)
     stop = dict.fromkeys((*suite.params.stop, *get_template(suite.template).stop))
     return (
@@ -126,4 +134,5 @@ def _is_of(result: EvalResult, suite: Suite, seed: int) -> bool:
         and dict(result.sampler) == params | {"stop": list(stop)}
         and [p.id for p in result.problems] == [p.id for p in suite.problems]
         and set(suite.pass_at) == set(result.pass_at)
+        and dict(result.origin.grading) in ({}, dict(grading))
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pellucid.artifacts import atomic_write_text, writing
@@ -16,6 +16,7 @@ from pellucid.evaluate.suites import Suite, make_suites
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.recording import RootRecorder
 from pellucid.jsonl import ZstdJsonlWriter
+from pellucid.pipeline.grading import Grading
 from pellucid.pipeline.workbench import Workbench
 from pellucid.protocols import ProgressFn, StreamGrader
 from pellucid.tasks.templates import get_template
@@ -70,13 +71,14 @@ def measure(
     arm: str,
     seed: int,
     weights: str,
+    grading: Grading,
     serial: int = 0,
     sink: Callable[[SampleRecord], None] | None = None,
     progress: ProgressFn | None = None,
     graded: ProgressFn | None = None,
 ) -> EvalResult:
     """Draws and grades the samples of one suite with the model on the bench, whose root digest is
-    `weights`.
+    `weights`; `grading` are the settings of the grader.
     """
     return evaluate(
         bench.engine,
@@ -96,6 +98,7 @@ def measure(
             weights=weights,
             grader_sha256=grader_sha256(),
             engine=bench.describe(),
+            grading=asdict(grading),
         ),
         sink=sink,
         progress=progress,
@@ -112,6 +115,7 @@ def measure_into(
     arm: str,
     seed: int,
     weights: str,
+    grading: Grading,
     serial: int = 0,
     progress: ProgressFn | None = None,
     graded: ProgressFn | None = None,
@@ -131,6 +135,7 @@ def measure_into(
             arm=arm,
             seed=seed,
             weights=weights,
+            grading=grading,
             serial=serial,
             sink=frames.add,
             progress=progress,

@@ -13,9 +13,9 @@ from pellucid.evaluate.records import EvalResult
 from pellucid.evaluate.suites import Suite
 from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.evaluations import Evaluations, Instruments
+from pellucid.pipeline.grading import grading_of, open_grader
 from pellucid.pipeline.stage import common_config
 from pellucid.pipeline.workbench import free_memory, open_run_workbench
-from pellucid.rewards.pool import GraderPool
 
 
 class ModelMeasurer:
@@ -50,13 +50,7 @@ class ModelMeasurer:
 
             @cache
             def instruments() -> Instruments:
-                grader = stack.enter_context(
-                    GraderPool(
-                        math_verify=self.recipe.math_verify,
-                        unsafe_code=self.recipe.unsafe_code,
-                        code_timeout_s=self.recipe.code_timeout_s,
-                    )
-                )
+                grader = stack.enter_context(open_grader(self.recipe))
                 return Instruments(open_run_workbench(config, self.diary.progress), grader)
 
             results = self._evaluations(stage).measure_all(arm or name, suites, instruments)
@@ -74,6 +68,7 @@ class ModelMeasurer:
         return Evaluations(
             folder=stage.evals,
             seed=self.recipe.seed,
+            grading=grading_of(self.recipe),
             diary=self.diary,
             should_stop=self.should_stop,
         )

@@ -49,11 +49,11 @@ from pellucid.data.preferences import (
 from pellucid.data.store import default_data_dir
 from pellucid.endpoint import ChatEndpoint
 from pellucid.errors import ConfigError, DataError
+from pellucid.pipeline.grading import open_grader
 from pellucid.pipeline.sampling import Sampler, stage_problems
 from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.stage import StageContext
 from pellucid.pipeline.workbench import free_memory
-from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.smalltalk_judge import is_safe, prefers
 from pellucid.tasks import smalltalk
 from pellucid.tasks.lookup import lookup
@@ -237,7 +237,7 @@ class PreferenceData:
             total = len(missing) * config.samples
             with (
                 context.progress.task(f"sampling for {name}", total, "samples") as tick,
-                GraderPool(math_verify=False, unsafe_code=context.recipe.unsafe_code) as grader,
+                open_grader(context.recipe, math_verify=False) as grader,
             ):
                 sampler.draw(missing, bench, grader, tick)
             bench.engine.release()

@@ -20,6 +20,7 @@ from pellucid.evidence.evaluations import DURING
 from pellucid.model.transformer import Decoder
 from pellucid.pipeline.diary import Diary
 from pellucid.pipeline.evaluations import Evaluations, Instruments
+from pellucid.pipeline.grading import Grading
 from pellucid.records import sample_id
 from pellucid.train.grpo import MetricGroups
 
@@ -64,6 +65,7 @@ class SmallEvaluations:
     """Problems."""
     seed: int
     """The run's."""
+    grading: Grading
     diary: Diary
 
     def after_update(self, step: int, instruments: Instruments) -> MetricGroups:
@@ -86,6 +88,7 @@ class SmallEvaluations:
         return Evaluations(
             folder=folder,
             seed=during_seed(self.seed),
+            grading=self.grading,
             diary=self.diary,
             # A stop waits for it: the step could not be saved without its metrics.
             should_stop=lambda: False,

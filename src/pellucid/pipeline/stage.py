@@ -88,6 +88,7 @@ def common_config(
         threads=recipe.threads,
         unsafe_code=recipe.unsafe_code,
         code_timeout_s=recipe.code_timeout_s,
+        math_verify_timeout_s=recipe.math_verify_timeout_s,
         model=model,
         task=TaskConfig(template=template, data_dir=recipe.data_dir),
         eval=recipe.eval,

@@ -19,7 +19,6 @@ from pellucid.kernels.available import hopper_ready
 from pellucid.model.load import LoadedModel, load_model
 from pellucid.model.ops import select_ops
 from pellucid.model.transformer import Decoder
-from pellucid.rewards.pool import GraderPool
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.runlog import Progress
 from pellucid.train.memory_plan import MemoryPlan
@@ -78,15 +77,6 @@ def open_run_workbench(
         ),
         device=device,
         device_name=describe_device(device, threads),
-    )
-
-
-def open_grader(config: RunConfig) -> GraderPool:
-    """The graders of a recipe: a context manager."""
-    return GraderPool(
-        math_verify=config.reward.math_verify,
-        unsafe_code=config.unsafe_code,
-        code_timeout_s=config.code_timeout_s,
     )
 
 

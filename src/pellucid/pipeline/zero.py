@@ -29,12 +29,13 @@ from pellucid.manifest import code_state, write_manifest
 from pellucid.pipeline.controls import ControlRuns, as_exported
 from pellucid.pipeline.diary import Diary, stop_on_sigterm
 from pellucid.pipeline.evaluations import Evaluations, Instruments
+from pellucid.pipeline.grading import grading_of, open_grader
 from pellucid.pipeline.measure import load_suites
 from pellucid.pipeline.result import RunOutcome, build_result
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import Screening, screen
 from pellucid.pipeline.small_evaluations import SmallEvaluations
-from pellucid.pipeline.workbench import free_memory, metered_gpus, open_grader
+from pellucid.pipeline.workbench import free_memory, metered_gpus
 from pellucid.report.page import write_report
 from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.terms import check_terms
@@ -152,7 +153,11 @@ class ZeroJob:
             should_stop=should_stop,
         )
         self.evaluations = Evaluations(
-            folder=self.stage.evals, seed=config.seed, diary=self.diary, should_stop=should_stop
+            folder=self.stage.evals,
+            seed=config.seed,
+            grading=grading_of(config),
+            diary=self.diary,
+            should_stop=should_stop,
         )
         self.controls = ControlRuns(
             config=config,
@@ -212,6 +217,7 @@ class ZeroJob:
             every=config.train.eval_every,
             limit=config.eval.during_limit,
             seed=config.seed,
+            grading=grading_of(config),
             diary=self.diary,
         )
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Self
 
-from pellucid.config import CODE_TIMEOUT_S
+from pellucid.config import CODE_TIMEOUT_S, MATH_VERIFY_TIMEOUT_S
 from pellucid.records import Problem, Score
 from pellucid.rewards.code import grade_program
 from pellucid.rewards.math import Opinion, strict_score, undecided_score
@@ -64,7 +64,7 @@ class GraderPool:
         *,
         math_verify: bool = True,
         num_workers: int = 0,
-        timeout_s: float = 5.0,
+        timeout_s: float = MATH_VERIFY_TIMEOUT_S,
         memory_mib: int = 4096,
         judge: str = MATH_VERIFY,
         unsafe_code: bool = False,

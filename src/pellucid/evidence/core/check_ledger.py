@@ -9,6 +9,7 @@ from pellucid.evidence.core.archive import ArchiveError, read_whole
 from pellucid.evidence.core.canonical import JsonError, parse_json, sha256_bytes, sha256_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.check_files import is_head, is_time
+from pellucid.evidence.core.check_grading import check_grading
 from pellucid.evidence.core.schema import (
     PLAN_SHAPES,
     PREREG_PREDICATE,
@@ -182,6 +183,7 @@ def check_attempts(case: Case) -> None:
             case.find("ledger-truncated", folder, text, case.using(folder))
     _check_number(case, starts.values())
     _check_order(case, starts)
+    check_grading(case, starts)
 
 
 def _check_attempt(

@@ -117,6 +117,7 @@ LEDGER_PAYLOADS: dict[str, tuple[str, ...]] = {
 """Kind -> keys that must be there. `sha256` is of the plan's file; `serial` counts attempts 1, 2, …
 without holes. Checked where they are there: `weights`, `template_sha256`, `seed`, `samples`, `k` of
 a started evaluation; `merkle_root` (the `recorded_root` of its root.json), `samples`,
-`verdicts_sha256` and `votes_sha256` (`tally.Evaluation`) of an ended one; by `pellucid verify
+`verdicts_sha256` and `votes_sha256` (`tally.Evaluation`) of an ended one, `grading` of the started
+ones that a claim compares (`check_grading`); by `pellucid verify
 --fresh`, `fresh_generator` of a plan. Every started evaluation is either in evals/ or ended by
 `evaluation_aborted`; both count as attempts."""

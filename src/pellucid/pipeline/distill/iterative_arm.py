@@ -26,11 +26,11 @@ from pellucid.model.export import export_model
 from pellucid.pipeline.curated_sft import CANDIDATES_NAME, FILTERS_NAME
 from pellucid.pipeline.distill.setting import ArmResult, Setting, gradable, recorded_seconds
 from pellucid.pipeline.distill.steps import steps_within
+from pellucid.pipeline.grading import open_grader
 from pellucid.pipeline.sft_stage import learn
 from pellucid.pipeline.workbench import Workbench, free_memory
 from pellucid.protocols import StreamGrader
 from pellucid.records import Completion, Problem, sample_id
-from pellucid.rewards.pool import GraderPool
 from pellucid.rewards.streamed import StreamedGrades
 from pellucid.runlog import MetricsLog, MetricsRecord
 from pellucid.train.compute import TRAINED, Compute
@@ -149,11 +149,7 @@ class IterativeArm:
         candidates = _read(place)
         metrics = MetricsLog(place.root / SAMPLING_NAME)
         label = f"round {number}: sampling"
-        pool = GraderPool(
-            math_verify=self.config.math_verify,
-            unsafe_code=context.recipe.unsafe_code,
-            code_timeout_s=context.recipe.code_timeout_s,
-        )
+        pool = open_grader(context.recipe, math_verify=self.config.math_verify)
         try:
             with (
                 pool as grader,

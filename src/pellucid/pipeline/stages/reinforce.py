@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pellucid.config_stages import RlStageConfig
 from pellucid.ledger import EventKind
 from pellucid.pipeline.evaluations import Instruments
+from pellucid.pipeline.grading import grading_of, open_grader
 from pellucid.pipeline.measure import as_asked, pipeline_suites
 from pellucid.pipeline.rl_stage import RlStage
 from pellucid.pipeline.screening import screened_mixture
 from pellucid.pipeline.small_evaluations import SmallEvaluations
 from pellucid.pipeline.stage import StageContext
-from pellucid.pipeline.workbench import open_grader
 from pellucid.protocols import ResponseScorer
 from pellucid.train.grpo import MetricGroups, StepHook
 from pellucid.train.job import Beside
@@ -98,6 +98,7 @@ def _small_evaluations(
         every=every,
         limit=recipe.eval.during_limit,
         seed=recipe.seed,
+        grading=grading_of(training.config),
         diary=context.diary,
     )
     return lambda step: looks.after_update(step, instruments)
