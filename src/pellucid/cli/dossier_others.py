@@ -26,6 +26,7 @@ WIDTH = 56
 def add_commands(app: typer.Typer) -> None:
     """Put the commands into `dossier`."""
     app.command()(diff)
+    app.command()(attach)
 
 
 def diff(
@@ -51,6 +52,35 @@ def diff(
         else:
             typer.echo("nothing that can move a score differs")
     raise typer.Exit(1 if compared.diff.moves_score else 0)
+
+
+def attach(
+    dossier: Annotated[Path, typer.Argument(metavar="D", help="Folder of your dossier.")],
+    theirs: Annotated[
+        Path, typer.Argument(metavar="THEIRS", help="Their sealed dossier: folder, zip or tar.")
+    ],
+    party: Annotated[str, typer.Option(help="Whose it is: the name of its folder in external/.")],
+    json: Json = False,
+) -> None:
+    """Put another party's sealed dossier into yours, with a diff. Seal yours afterwards."""
+    from pellucid.evidence.parties import attach as take_in
+    from pellucid.evidence.words import counted
+
+    taken = take_in(dossier, theirs, party)
+    if json:
+        facts = {"folder": str(taken.folder), "key": taken.keyid, "samples": taken.samples}
+        facts |= {"evaluations": taken.evaluations, "evaluations_of_released": taken.released}
+        print_json({**facts, "diff": taken.diff.to_dict()})
+        return
+    print_rows([row for row in taken.diff.rows if None not in (row.a, row.b)])
+    typer.echo(
+        f"{taken.folder}: {counted(taken.samples, 'sample')} of "
+        f"{counted(taken.evaluations, 'evaluation')}, {taken.released} of them of these weights, "
+        f"signed by key {taken.keyid}"
+    )
+    typer.echo(
+        f"Compare that key with the one that they publish, then: pellucid dossier seal {dossier}"
+    )
 
 
 def _described(name: str, side: Side) -> str:

@@ -23,6 +23,7 @@ from pellucid.evidence.evaluations import (
     SamplesWriter,
     packed_texts,
 )
+from pellucid.evidence.parties import check_nothing_shown
 
 ROLLOUTS = ("train/rollouts.json", "train/stages/*/rollouts.json")
 
@@ -33,13 +34,15 @@ def redact(
     """Writes to `out` a copy of `dossier` without the texts of whole suites or of some items;
     returns how many texts were withheld. It has to be sealed again, as the next version.
 
-    Raises RunError where nothing fits, `out` exists or the dossier is damaged.
+    Raises RunError where nothing fits, `out` exists, the dossier is damaged, or another party's
+    dossier in it shows what is to be withheld.
     """
     roots = sorted(dossier.glob(f"evals/*/*/{ROOT_NAME}"))
     if not roots:
         raise RunError(f"{dossier} is no dossier: it has no evaluations")
     if out.exists():
         raise RunError(f"{out} exists: choose another --out")
+    check_nothing_shown(dossier, suites, items)
     with writing(out):
         shutil.copytree(dossier, out)
     done = [_redact_one(out / r.parent.relative_to(dossier), suites, items) for r in roots]

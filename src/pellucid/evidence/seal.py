@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pellucid.artifacts import atomic_write_bytes, sha256_file, writing
 from pellucid.errors import RunError
 from pellucid.evidence.core.canonical import canonical_json, sha256_bytes
+from pellucid.evidence.core.party import DOSSIER, EXTERNAL
 from pellucid.evidence.core.schema import (
     MANIFEST_NAME,
     PREREG_PREDICATE,
@@ -38,6 +39,7 @@ from pellucid.evidence.core.signature import (
     make_statement,
     read_envelope,
 )
+from pellucid.evidence.parties import prepare_parties
 from pellucid.evidence.review.chain import check_citations
 from pellucid.ledger import GENESIS, Event
 
@@ -56,6 +58,7 @@ ROLES = (
     ("energy/", "energy"),
     ("env/", "environment"),
     ("reviews/", "review"),
+    ("external/", "another party's"),
     ("audits/", "human audit"),
     ("seals/", "earlier seal"),
     ("VERIFY.md", "instructions"),
@@ -172,9 +175,11 @@ def seal_dossier(folder: Path, key: Key | None, events: list[Event]) -> Sealed:
 
     A seal that is there becomes the previous one. `events`: of the dossier's ledger. Raises
     ReviewError where a dossier under review changed a claim without citing a point or an erratum,
-    RunError where the seal that is there cannot be read.
+    RunError where the seal that is there cannot be read, or where another party's dossier in it is
+    signed with `key`.
     """
     check_citations(folder)
+    prepare_parties(folder, None if key is None else key.id)
     previous, version = None, 1
     seal = folder / SEAL_NAME
     if seal.exists():
@@ -244,7 +249,8 @@ def manifest_bytes(folder: Path) -> bytes:
 def _redacted_files(folder: Path) -> set[str]:
     """Samples files whose root.json counts withheld records."""
     names = set()
-    for root in folder.glob("evals/*/*/root.json"):
+    of_parties = folder.glob(f"{EXTERNAL}/*/{DOSSIER}/evals/*/*/root.json")
+    for root in (*folder.glob("evals/*/*/root.json"), *of_parties):
         if json.loads(root.read_bytes()).get("redacted"):
             names.add((root.parent / "samples.jsonl.gz").relative_to(folder).as_posix())
     return names

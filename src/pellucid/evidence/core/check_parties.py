@@ -116,8 +116,12 @@ class _Check:
     def check_findings(self, findings: tuple[Finding, ...]) -> None:
         """What its own examination found, called for what it means here."""
         faults = [f for f in findings if not f.kind.is_note]
-        lost = [f for f in faults if f.code == "sample-missing" or _is_lost(f)]
+        lost = [f for f in faults if f.code == "file-missing" and f.where.endswith(SAMPLES)]
+        follow = ("sample-", "redaction-") if lost else ()  # from what is lost
         altered = [f for f in faults if f.code in ALTERED and f not in lost]
+        altered = [f for f in altered if not f.code.startswith(follow)]
+        if not altered:
+            lost = lost or [f for f in faults if f.code == "sample-missing"]
         self.is_whole = not (lost or altered)
         if lost:
             self._tell("party-samples-missing", lost)
@@ -137,7 +141,8 @@ class _Check:
         """It is signed, and by another than who signed the dossier around it."""
         keyid = self.nested.keyid
         if keyid is None:
-            self._find("party-unsigned", "nobody signed it, so it is nobody's word")
+            if self.is_whole:  # else its seal may be what is altered
+                self._find("party-unsigned", "nobody signed it, so it is nobody's word")
             return
         if keyid == self.case.keyid:
             self._find("party-own-key", f"signed by the key of this dossier, {keyid}")
@@ -200,10 +205,6 @@ class _Check:
             if a is not None and b is not None and (a[1] < b[0] or b[1] < a[0]):
                 text = f"{other} is {theirs.claims[other]['value']}, {claim} of this dossier is "
                 self._find("party-differs", f"{text}{own.claims[claim]['value']}", (claim,))
-
-
-def _is_lost(finding: Finding) -> bool:
-    return finding.code == "file-missing" and finding.where.endswith(SAMPLES)
 
 
 def _interval(claim: Claim) -> tuple[float, float] | None:
