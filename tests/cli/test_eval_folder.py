@@ -99,6 +99,8 @@ def test_the_dossier_of_an_evaluation_alone_holds(own, capsys):
     assert faults(dossier) == []
     assert ("check-impossible", True) in codes(dossier)
     document = json.loads((dossier / "claims.json").read_text())
+    settings = json.loads((dossier / "graders/settings.json").read_text())["evaluations"]
+    assert settings == dict.fromkeys((f"evals/chain/{model}" for model in MODELS), DEFAULTS)
     difference, *numbers = document["claims"]
     assert document["title"] == "Claims of the evaluation both"
     assert difference["arms"] == {

@@ -26,6 +26,7 @@ from pellucid.energy.factors import WORLD, find_factor
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
 from pellucid.evidence.claims import MAIN_FAMILY
+from pellucid.evidence.core.check_grading import SETTINGS
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.hashed_prompts import HASHED
 from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
@@ -270,7 +271,13 @@ class _Assembly:
         self.missing += [line] if line not in self.missing else []
 
     def _graders(self, kept: list[KeptEvaluation]) -> None:
-        """Self-test vectors, where today's graders are those that graded."""
+        """What the graders were set to, and self-test vectors where today's graders are those that
+        graded.
+        """
+        starts = {one.folder: one.attempt.start.payload for one in kept}
+        told = {name: facts["grading"] for name, facts in starts.items() if "grading" in facts}
+        if told:
+            atomic_write_json(self.out / SETTINGS, {"v": 1, "evaluations": told})
         digests = {one.result.origin.grader_sha256 for one in kept}
         if digests != {grader_sha256()}:
             self.missing.append("graders/: the graders have changed since the run, see code.json")
