@@ -60,6 +60,8 @@ def neighbours():
         {"finish": "error", "verdict": "error", "error": "out of memory"},
         {"finish": "length", "verdict": "timeout", "supersedes": "0" * 64},
         {"token_ids": [0, 10, 0], "n_out": 3},
+        {"token_ids": [5] * 8 + [0] + [123456789] * 17, "n_out": 26},
+        {"token_ids": [0] * 8 + [1] * 8, "n_out": 16},
         {"token_ids": [999_999_999, 1_000_000_000, (1 << 31) - 1, 7], "n_out": 4},
         {"k": (1 << 40) - 1},
         {"model": "a" * 64},
@@ -74,6 +76,44 @@ def test_what_samples_may_hold_is_read_alike(changes):
     records, is_bad = both([warm, canonical_json(changed), canonical_json(sample)])
     assert not is_bad
     assert records[1][1] == {**changed, "token_ids": []}
+
+
+def test_another_item_is_read_by_what_items_of_an_evaluation_share():
+    samples = make_samples("after", 4)
+    strange = {"question": 'What is "1" + 1?\\\n\u00e9', "gold": "\\frac12", "n_prompt": 999}
+    samples += [s | strange | {"item": f"x/{s['item']}", "cluster": "\u2020"} for s in samples]
+    lines = [sample_line(s) for s in samples]
+    records, is_bad = both(lines)
+    assert not is_bad
+    assert [record for _, record in records] == [{**s, "token_ids": []} for s in samples]
+    heads = {id(record["sampler"]) for _, record in records}
+    assert len(heads) == len({s["item"] for s in samples})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item": ""},
+        {"item": "x" * 501},
+        {"item": "a\u0085b"},
+        {"cluster": ""},
+        {"cluster": "\u2028"},
+        {"n_prompt": 1 << 40},
+        {"arm": ""},
+        {"suite": "a\u00a0b"},
+        {"eval_serial": 1 << 40},
+        {"prompt_sha256": "a" * 63},
+        {"item_sha256": "A" * 64},
+        {"gold": None},
+        {"grader": ""},
+    ],
+)
+def test_another_item_is_checked_like_the_first(changes):
+    warm, sample = neighbours()
+    other = sample | {"item": "other", "question": "Why?"} | changes
+    records, is_bad = both([warm, canonical_json(other), warm])
+    assert is_bad
+    assert len(records) == 1
 
 
 def test_other_spellings_and_withheld_texts_are_read_alike():
@@ -118,6 +158,8 @@ def test_other_spellings_and_withheld_texts_are_read_alike():
         (b'"token_ids":[', b'"token_ids":[,'),
         (b'"token_ids":[', b'"token_ids":[0'),
         (b'"token_ids":[', b'"token_ids":[0,'),
+        (b'"token_ids":[', b'"token_ids":[1,2,3,4,5,6,7,08,'),
+        (b'"token_ids":[', b'"token_ids":[1,2,3,4,5,6,7,8,,'),
         (b'"response":"', b'"response":'),
         (b'"response":"', b'"response":x'),
         (b'"energy_window":null', b'"energy_window":"null'),

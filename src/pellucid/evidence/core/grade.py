@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 from pellucid.evidence.core.canonical import sha256_json
+from pellucid.evidence.core.sample_fields import VERDICTS
 from pellucid.evidence.core.samples import Sample
 from pellucid.records import Problem, Score
 from pellucid.rewards.constraints import grade_constraints
@@ -48,6 +50,8 @@ ENDINGS = 20_000
 """Endings of responses whose outcome is remembered: samples of one item often end alike."""
 LONG_ENDING = 400
 """Characters; what is longer is rarely repeated, and fills memory."""
+_match_one_box = re.compile(r"[^\\{}<]*+(\\boxed\{([^\\{}<]*+)\})[^\\{}<]*+").fullmatch
+"""An ending in which the only thing that `extract_answer` looks at is one plain box."""
 
 Outcome = tuple[str, str | None]
 """(verdict, extracted answer)"""
@@ -104,11 +108,17 @@ class Regraded(NamedTuple):
     """How it differs from what was recorded; empty: it does not."""
 
 
+_AGREED = {verdict: Regraded(verdict, "") for verdict in VERDICTS}
+_NOT_REDONE = Regraded(None, "")
+
+
 class Regrader:
     """Grades samples again, equal ones once."""
 
     def __init__(self) -> None:
-        self._by_ending: dict[tuple[str, str, str], Outcome] = {}
+        self._asked: tuple[str, str] = ("", "")
+        """Grader and gold that the endings below were held against."""
+        self._by_ending: dict[str, Outcome] = {}
         self._by_answer: dict[tuple[str, str, str], Outcome] = {}
         self._by_response: dict[bytes, Outcome] = {}
 
@@ -116,16 +126,15 @@ class Regrader:
         """What the strict grader says of a response; None: this grader cannot be redone here."""
         if grader in BY_ANSWER:
             # What stands before the last end of thinking decides nothing.
-            closed = response.rfind(THINK_CLOSE)
-            start = closed + len(THINK_CLOSE)
-            if closed < 0 or len(response) - start > LONG_ENDING:
-                return self._cached_by_answer(grader, gold, response)
-            key = (grader, gold, response[start:])
-            outcome = self._by_ending.get(key)
+            ending = response.rpartition(THINK_CLOSE)[2]
+            if (grader, gold) != self._asked:
+                self._asked, self._by_ending = (grader, gold), {}
+            outcome = self._by_ending.get(ending)
             if outcome is None:
-                _bound(self._by_ending, ENDINGS)
-                outcome = self._cached_by_answer(grader, gold, response)
-                self._by_ending[key] = outcome
+                outcome = self._of_ending(grader, gold, ending)
+                if len(ending) <= LONG_ENDING:
+                    _bound(self._by_ending, ENDINGS)
+                    self._by_ending[ending] = outcome
             return outcome
         if grader in BY_RESPONSE:
             key = hashlib.sha256(repr((grader, gold, response)).encode()).digest()
@@ -137,15 +146,19 @@ class Regrader:
             return found
         return None
 
-    def _cached_by_answer(self, grader: str, gold: str, response: str) -> Outcome:
-        answer = extract_answer(response)
+    def _of_ending(self, grader: str, gold: str, ending: str) -> Outcome:
+        box = _match_one_box(ending)
+        if box is None:
+            decisive, answer = ending, extract_answer(ending)
+        else:
+            decisive, answer = box[1], box[2].strip() or None
         if answer is None:
             return "unparsable", None
         key = (grader, gold, answer)
         found = self._by_answer.get(key)
         if found is None:
             _bound(self._by_answer, CACHE_ENTRIES)
-            found = BY_ANSWER[grader](_problem(grader, gold), response)
+            found = BY_ANSWER[grader](_problem(grader, gold), decisive)
             if len(gold) + len(answer) <= 1000:  # what is long is rarely repeated, and fills memory
                 self._by_answer[key] = found
         return found
@@ -156,12 +169,14 @@ class Regrader:
         """
         gold, response, recorded = sample["gold"], sample["response"], sample["verdict"]
         if gold is None or response is None or sample["finish"] == "error":
-            return Regraded(None, "")
+            return _NOT_REDONE
         outcome = self.outcome(sample["grader"], gold, response)
         if outcome is None:
-            return Regraded(None, "")
+            return _NOT_REDONE
         extracted = outcome[1]
         verdict: str | None = outcome[0]
+        if verdict == recorded and extracted == sample["extracted"]:
+            return _AGREED[recorded]
         if verdict == UNDECIDED:
             is_second = sample["method"] == "math-verify"
             is_open = is_second or recorded in ("wrong", "error")

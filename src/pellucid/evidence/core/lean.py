@@ -2,9 +2,10 @@
 
 Canonical lines have their fields in one order, and samples of one item differ in a few. A line is
 cut by the grammar of these few; where all between them is, byte for byte, what stood in a line that
-was read whole and checked, so is its meaning. Whatever the grammar does not know is read whole, so
-both ways accept the same lines and give the same records. Records with one `sampler` object come
-from one such line: all that `sample_fields.HEAD` names is equal in them.
+was read and checked, so is its meaning. What opens another item is cut by the grammar of the fields
+in which items of one evaluation differ. Whatever the grammar does not know is read whole, so all
+ways accept the same lines and give the same records. Records with one `sampler` object are of one
+item: all that `sample_fields.HEAD` names is equal in them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from json.decoder import scanstring
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from pellucid.evidence.core.canonical import JsonError, parse_line
-from pellucid.evidence.core.sample_fields import FINISHES, VERDICTS
+from pellucid.evidence.core.sample_fields import CHECKS, FINISHES, VERDICTS
 from pellucid.evidence.core.samples import Sample, SampleChecker, SampleError, read_lines
 
 _WORD_END: Final = 1 << 64
 
+_ID: Final = r"[1-9][0-9]{0,8}+"
 _GRAMMAR: Final = {
     "PLAIN": r'[^"\\\x00-\x1f]*+',
     "STRING": r'[^"\\\x00-\x1f]*+(?:\\["\\/bfnrtu][^"\\\x00-\x1f]*+)*+',
@@ -29,11 +31,13 @@ _GRAMMAR: Final = {
     "DIGEST": r"[0-9a-f]{64}+",
     "OBJECT": r"\{[^{}]*+\}",
     "BOOL": r"(?:true|false)",
-    "IDS": r"(?:[1-9][0-9]{0,8}+|0)(?:,(?:[1-9][0-9]{0,8}+|0))*+",
+    "IDS": rf"(?:{_ID}{f',{_ID}' * 7},)*+(?:(?:{_ID}|0),)*+(?:{_ID}|0)",
     "FINISH": "|".join(f for f in FINISHES if f != "error"),
     "VERDICT": "|".join(VERDICTS),
 }
-"""What the names below stand for. Numbers here are finite and in range, strings whole."""
+"""What the names below stand for. Numbers here are finite and in range, strings whole. Of token ids
+eight at a time are taken first, which is faster.
+"""
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -56,21 +60,29 @@ _match_detail, _match_extracted, _match_numbers, _match_identity = (
     _pattern(text).match for text in (_DETAIL, _EXTRACTED, _NUMBERS, _IDENTITY)
 )
 _match_ids_to_end = _pattern(_IDS_TO_END).fullmatch
-_match_line = _pattern(
-    r'(?P<a>\{"arm":"<PLAIN>","cluster":"<PLAIN>","detail":")'
+_OPENING: Final = (
+    r'(?P<a>\{"arm":"(?P<arm><PLAIN>)","cluster":"(?P<cluster><PLAIN>)","detail":")'
     + _DETAIL
-    + r'(?P<b>,"engine":<OBJECT>,"error":null,"eval_serial":<COUNT>)'
+    + r'(?P<b>,"engine":(?P<engine><OBJECT>),"error":null,"eval_serial":(?P<eval_serial><COUNT>))'
     + _EXTRACTED
-    + r'(?P<c>,"gold":"<STRING>","grader":"<PLAIN>","grader_sha256":"<DIGEST>","item":"<PLAIN>"'
-    r',"item_sha256":"<DIGEST>")'
+    + r'(?P<c>,"gold":"(?P<gold><STRING>)","grader":"(?P<grader><PLAIN>)"'
+    r',"grader_sha256":"(?P<grader_sha256><DIGEST>)","item":"(?P<item><PLAIN>)"'
+    r',"item_sha256":"(?P<item_sha256><DIGEST>)")'
     + _NUMBERS
-    + r'(?P<d>,"n_prompt":<COUNT>,"prompt_sha256":"<DIGEST>","question":"<STRING>","redacted":null'
-    r',"response":")<STRING>"'
+    + r'(?P<d>,"n_prompt":(?P<n_prompt><COUNT>),"prompt_sha256":"(?P<prompt_sha256><DIGEST>)"'
+    r',"question":"(?P<question><STRING>)","redacted":null,"response":")'
+)
+"""A line up to its response; `a` … `d` are what the samples of an item share."""
+_match_opening = _pattern(_OPENING).match
+_match_line = _pattern(
+    _OPENING
+    + '<STRING>"'
     + _IDENTITY
     + r'(?P<e>,"sampler":<OBJECT>,"seed":<WORD>,"suite":"<PLAIN>","supersedes":null'
     r',"template_sha256":"<DIGEST>","token_ids":\[)' + _IDS_TO_END
 ).fullmatch
-"""A whole line; the parts with a name are what the samples of an item share."""
+_OF_EVALUATION: Final = ("arm", "engine", "eval_serial", "grader", "grader_sha256")
+"""Parts of an opening that items of one evaluation share."""
 
 
 def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, Sample]]:
@@ -87,7 +99,8 @@ def lean_samples(packed: BinaryIO, packed_bytes: int) -> Iterator[tuple[bytes, S
 
 
 class _Shared(NamedTuple):
-    """A line that was read whole: its text but for the fields that are read here, its record."""
+    """What the samples of an item share: its text but for the fields that are read here, and a
+    record."""
 
     before_detail: str
     before_extracted: str
@@ -103,11 +116,15 @@ class _Reader:
     def __init__(self) -> None:
         self._check = SampleChecker()
         self._shared: _Shared | None = None
+        self._of_evaluation: tuple[str, ...] = ()
 
     def __call__(self, line: bytes) -> Sample:
         """Raises JsonError or SampleError."""
         try:
-            sample = self._read(line)
+            text = line.decode()
+            sample = self._read(text)
+            if sample is None and self._is_next_item(text):
+                sample = self._read(text)
         except ValueError:  # no UTF-8, or a string that is none: its reader below says why
             sample = None
         if sample is not None:
@@ -115,14 +132,34 @@ class _Reader:
         sample = self._read_whole(line)
         if parts := _match_line(line.decode()):
             self._shared = _Shared(*parts.group("a", "b", "c", "d", "e"), record=dict(sample))
+            self._of_evaluation = parts.group(*_OF_EVALUATION)
         return sample
 
-    def _read(self, line: bytes) -> Sample | None:
+    def _is_next_item(self, text: str) -> bool:
+        """Whether the line opens another item of the evaluation, which is shared from now on.
+        Raises ValueError for a string that is none."""
+        if self._shared is None:
+            return False
+        found = _match_opening(text)
+        if found is None or found.group(*_OF_EVALUATION) != self._of_evaluation:
+            return False
+        record = self._shared.record.copy()
+        record["sampler"] = record["sampler"].copy()
+        for name in ("cluster", "item", "item_sha256", "prompt_sha256"):
+            record[name] = found[name]
+        record["gold"], record["question"] = _string(found["gold"]), _string(found["question"])
+        record["n_prompt"] = int(found["n_prompt"])
+        if not CHECKS["cluster"](record["cluster"]) or not CHECKS["item"](record["item"]):
+            return False
+        parts = found.group("a", "b", "c", "d")
+        self._shared = _Shared(*parts, self._shared.before_token_ids, record)
+        return True
+
+    def _read(self, text: str) -> Sample | None:
         """None: not by this grammar, or not like the line before. Raises ValueError for a string
         that is none."""
         if self._shared is None:
             return None
-        text = line.decode()
         a, b, c, d, e, same = self._shared
         if not text.startswith(a):
             return None

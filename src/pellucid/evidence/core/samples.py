@@ -6,7 +6,6 @@ digest under `redacted`, with the hash of the whole record before it was withhel
 
 from __future__ import annotations
 
-import gzip
 import math
 import zlib
 from collections.abc import Iterator
@@ -46,6 +45,8 @@ MAX_RATIO = 250
 """Unpacked bytes per packed byte, beyond the first `FREE_BYTES`: more is a bomb."""
 FREE_BYTES = 64 << 20
 _CHUNK = 1 << 18
+_GZIP = 31
+"""What zlib calls gzip data with their header and checksum."""
 _INT = {int}
 MAX_KINDS = 64
 """Combinations of types that are remembered."""
@@ -205,21 +206,37 @@ def gzip_lines(packed: BinaryIO, packed_bytes: int) -> Iterator[bytes]:
     limit = min(MAX_TOTAL_BYTES, FREE_BYTES + MAX_RATIO * packed_bytes)
     total, rest = 0, b""
     try:
-        with gzip.open(packed, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                total += len(chunk)
-                if total > limit:
-                    _fail(f"unpacks to more than {limit} bytes from {packed_bytes}")
-                lines = chunk.split(b"\n")
-                lines[0] = rest + lines[0]
-                rest = lines.pop()
-                if len(rest) > MAX_LINE_BYTES:
-                    _fail(f"a line of more than {MAX_LINE_BYTES} bytes")
-                yield from lines
+        for chunk in _unzipped(packed):
+            total += len(chunk)
+            if total > limit:
+                _fail(f"unpacks to more than {limit} bytes from {packed_bytes}")
+            lines = chunk.split(b"\n")
+            lines[0] = rest + lines[0]
+            rest = lines.pop()
+            if len(rest) > MAX_LINE_BYTES:
+                _fail(f"a line of more than {MAX_LINE_BYTES} bytes")
+            yield from lines
     except (OSError, EOFError, zlib.error) as error:
         raise SampleError(f"damaged gzip: {error}") from None
     if rest:
         _fail("the last line has no end")
+
+
+def _unzipped(packed: BinaryIO) -> Iterator[bytes]:
+    """Unpacked gzip members, at most `_CHUNK` bytes at a time. Raises zlib.error, EOFError."""
+    member, has_data = zlib.decompressobj(_GZIP), False
+    while data := packed.read(_CHUNK // 4):
+        has_data = True
+        while data:
+            if member.eof:
+                data = data.lstrip(b"\0")  # they may fill the space up to the next member
+                if not data:
+                    break
+                member = zlib.decompressobj(_GZIP)
+            yield member.decompress(data, _CHUNK)
+            data = member.unused_data or member.unconsumed_tail
+    if has_data and not member.eof:
+        raise EOFError("it ends within a member")
 
 
 def read_samples(path: Path) -> Iterator[tuple[bytes, Sample]]:
