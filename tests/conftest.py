@@ -1,9 +1,20 @@
-"""Without a CUDA device Triton's interpreter runs the kernels, on tensors of the CPU."""
+"""Without a CUDA device Triton's interpreter runs the kernels, on tensors of the CPU. What needs
+the device lies in files named `…_cuda.py`, and `pytest -m gpu` runs all of them."""
 
 import importlib.util
 import os
 
+import pytest
 import torch
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks by name, so that no file can be forgotten."""
+    for item in items:
+        if item.path.stem.endswith("_cuda"):
+            item.add_marker(pytest.mark.gpu)
+
 
 if not torch.cuda.is_available():
     # Read when a kernel is decorated, so before any test imports one.

@@ -104,6 +104,7 @@ def test_the_sampler_draws_alike_with_and_without_the_kernel(monkeypatch) -> Non
     assert len(calls) == 1
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("top_k", "top_p"), [(50, 1.0), (0, 0.95), (50, 0.9), (0, 0.9999)])
 def test_a_whole_vocabulary_is_truncated_as_by_sorting_and_in_a_graph(top_k, top_p) -> None:
