@@ -438,7 +438,7 @@ def reported(planned, evaluations, scan):
     claims = [
         {
             **claim,
-            "text": f"claim {claim['id']}",
+            "text": f"{'single run: ' if len(claim['arms']) > 1 else ''}claim {claim['id']}",
             "roots": {n: evaluations[f].merkle_root for n, f in claim["arms"].items()},
             "precision": 4,
             "seed": 0,

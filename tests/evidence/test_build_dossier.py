@@ -67,7 +67,9 @@ def test_the_plan_is_filed_before_anything_is_measured(finished):
     plan = json.loads((finished / "prereg/0001.json").read_text())
     assert plan["arms"]["before"]["role"] == "baseline"
     assert plan["arms"]["after"]["model"] is None
-    gains = [c for c in plan["claims"] if c["kind"] == "paired_difference"]
+    assert plan["v"] == 2
+    assert (plan["cutoff"], plan["clean_below"], plan["last_step"]) == (None, 1.0, 1)
+    gains = [c for c in plan["claims"] if c["test"] == "sign_flip"]
     assert [list(c["arms"].values()) for c in gains] == [
         ["evals/chain/after", "evals/chain/before"],
         ["evals/chain/after", "evals/chain-plain/before-plain"],
@@ -91,14 +93,14 @@ def test_samples_name_the_weights_that_answered(finished):
 def test_the_claims_say_what_was_not_done(finished):
     claims = json.loads((finished / "dossier/claims.json").read_text())["claims"]
     gain = claims[0]
-    assert gain["text"] == "pass@1 of after on chain is above that of before"
+    assert gain["text"] == "single run: pass@1 of after on chain is above that of before"
     assert "The control format-only was not run" in gain["limits"]
     assert "One training run" in gain["limits"]
     assert gain["views"].keys() == {"clean", "post_cutoff", "fresh"}
     assert gain["views"]["fresh"] is None
     text = (finished / "dossier/VERIFY.md").read_text()
     assert "## What is not here" in text
-    assert "- C1: pass@1 of after on chain is above" in text
+    assert "- C1: single run: pass@1 of after on chain is above" in text
 
 
 def test_checkpoints_of_controls_are_no_candidates(finished):
@@ -202,7 +204,7 @@ def test_the_commands(own, capsys):
     dossier, key = own / "dossier", str(own.parent / "key")
     make_key(own.parent / "key")
     assert run_command(["dossier", "build", str(own), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["claims_tested"] == 2
+    assert json.loads(capsys.readouterr().out)["claims_tested"] == 3
     assert run_command(["verify", str(dossier)]) == 1
     assert "seal-mismatch" in capsys.readouterr().out
     assert run_command(["dossier", "seal", str(dossier), "--key", key]) == 0
@@ -223,7 +225,7 @@ def test_a_plan_is_sealed_before_the_run_and_holds_it_to_its_recipe(tmp_path, ca
     recipe, out = write_recipe(tmp_path, tmp_path / "key"), tmp_path / "run"
     plan = ["dossier", "plan", str(recipe), "--out", str(out), "--key", str(tmp_path / "key")]
     assert run_command([*plan, "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["claims"]) == 2
+    assert len(json.loads(capsys.readouterr().out)["claims"]) == 4  # two, and their controls
     assert [e["kind"] for e in read_jsonl(RunFolder(out).ledger)] == ["preregistered"]
     changed = ["run", str(recipe), "--out", str(out), "--set", "eval.suites.0.k=1", "--json"]
     assert run_command([*changed, "--set", "eval.suites.0.pass_at=[1]"]) == 2

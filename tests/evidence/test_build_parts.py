@@ -16,11 +16,14 @@ from pellucid.errors import ModelError, RunError
 from pellucid.evaluate.records import SampleRecord, item_sha256
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.claims import (
+    CONTROLS,
     NO_CONTROLS,
     PlannedEvaluation,
     claim_limits,
     claim_text,
+    compared_claims,
     default_claims,
+    labelled_text,
 )
 from pellucid.evidence.core import canonical
 from pellucid.evidence.core.ed25519 import is_signed_by
@@ -137,7 +140,7 @@ def test_the_trained_model_is_held_against_the_base_under_every_prompt():
         PlannedEvaluation(model="after", suite=suite()),
     ]
     claims = default_claims(evaluations, base="before", subject="after")
-    gains = [c for c in claims if c["test"]]
+    gains = [c for c in claims if c["test"] == "sign_flip"]
     assert [c["arms"]["b"] for c in gains] == ["evals/toy/before", "evals/toy-chat/before-chat"]
     assert all(c["rule"] == "low > 0 and p_adj < 0.05" and c["requires"] == [] for c in gains)
     assert claim_limits(gains[0], 1).startswith(NO_CONTROLS)
@@ -157,9 +160,33 @@ def test_the_trained_model_is_held_against_the_base_under_every_prompt():
 def test_a_cause_is_claimed_with_both_controls_alone(controls, says, limit):
     evaluations = [PlannedEvaluation(model=m, suite=suite()) for m in ("before", "after")]
     claims = default_claims(evaluations, base="before", subject="after", controls=controls)
-    (gain,) = [c for c in claims if c["test"]]
+    (gain,) = [c for c in claims if c["test"] == "sign_flip"]
     assert says in claim_text(gain)
     assert claim_limits(gain, 1).startswith(limit)
+
+
+def test_every_gain_has_a_format_control_that_is_decided_like_it():
+    evaluations = [PlannedEvaluation(model=m, suite=suite()) for m in ("before", "after")]
+    claims = default_claims(evaluations, base="before", subject="after", controls=CONTROLS)
+    gain, control = [c for c in claims if c["test"]]
+    assert control["metric"] == {"fn": "rate", "of": "correct", "among": "parsable"}
+    same = ("kind", "arms", "unit", "cluster", "family", "rule")
+    assert [control[key] for key in same] == [gain[key] for key in same]
+    assert claim_text(control) == "of the answers found on toy more are right of after than of before"
+    assert "missing ones" in claim_limits(control, 1)
+    assert [int(c["id"][1:]) for c in claims] == list(range(1, len(claims) + 1))
+    own = compared_claims(evaluations, ["before", "after"])
+    assert [c["metric"]["fn"] for c in own if c["test"]] == ["pass_at_1", "rate"]
+
+
+def test_comparisons_of_one_or_two_trainings_are_labelled_so():
+    evaluations = [PlannedEvaluation(model=m, suite=suite()) for m in ("before", "after")]
+    claims = default_claims(evaluations, base="before", subject="after")
+    starts = {n: labelled_text(claims[0], n).partition(": ")[0] for n in (1, 2)}
+    assert starts == {1: "single run", 2: "two runs"}
+    for seeds in (0, 3):
+        assert labelled_text(claims[0], seeds) == claim_text(claims[0])
+    assert labelled_text(claims[-1], 1) == claim_text(claims[-1])  # a number of one arm
 
 
 def test_a_base_measured_on_other_problems_is_no_rival():

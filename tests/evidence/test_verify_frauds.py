@@ -93,7 +93,8 @@ def test_a_number_of_which_many_samples_failed_is_no_measurement(tmp_path):
     maker.claims = honest_dossier.planned_claims()
     fail(maker, wrong_ones(maker), finish="error")
     verdict = verify(write(maker.files(), tmp_path))
-    assert failing(verdict) == {"failures-decide"}
+    # Of what is left nearly every answer is found, which is a gap to the other arm.
+    assert failing(verdict) == {"failures-decide", "format-decides"}
     (finding,) = [f for f in verdict.findings if f.code == "failures-decide"]
     correct = sum(s["verdict"] == "correct" for s in maker.samples["after"])
     assert f"{correct / (ITEMS * K):.1%} to 100.0% of all are right" in finding.text
@@ -213,22 +214,22 @@ def test_another_engine_for_the_baseline_is_noted(honest, tmp_path):
     assert "engine-differs" not in notes(verify(write(honest, tmp_path / "b")))
 
 
-def test_arms_that_find_answers_unequally_are_noted(honest, tmp_path):
-    maker = Maker()
-    for sample in maker.samples["before"][:8]:
-        sample |= {"response": "No idea.", "verdict": "unparsable", "extracted": None}
-    record_as_shipped(maker)
-    verdict = verify(write(maker.files(), tmp_path / "a"))
-    assert "extraction-gap" in notes(verdict)
-    assert "extraction-gap" not in notes(verify(write(honest, tmp_path / "b")))
-
-
 def test_a_single_training_is_noted_and_three_or_none_are_not(tmp_path):
     for seeds, said in ((0, False), (1, True), (3, False)):
         maker = Maker()
         maker.plan = {**maker.default_plan(), "training_seeds": seeds}
         verdict = verify(write(maker.files(), tmp_path / str(seeds)))
-        assert ("single-seed" in notes(verdict)) is said
+        found = [f for f in verdict.findings if f.code == "single-seed"]
+        assert [f.claims for f in found] == ([("C1", "C3")] if said else [])
+
+
+def test_a_comparison_of_one_training_says_so_in_its_own_words(honest, tmp_path):
+    def hide(claims):
+        claims[2]["text"] = claims[2]["text"].removeprefix("single run: ")
+
+    verdict = verify(write(with_claims(honest, hide), tmp_path))
+    assert failing(verdict) == {"single-run-unsaid"}
+    assert [f.where for f in verdict.findings if f.code == "single-run-unsaid"] == ["C3"]
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.01, 2.0])

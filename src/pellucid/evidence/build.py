@@ -29,7 +29,14 @@ from pellucid.evidence.claims import MAIN_FAMILY
 from pellucid.evidence.core.check_grading import SETTINGS
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.hashed_prompts import HASHED
-from pellucid.evidence.core.schema import SEAL_NAME, Claims, DataSet, PlannedClaim, Preregistration
+from pellucid.evidence.core.schema import (
+    PLAN_VERSION,
+    SEAL_NAME,
+    Claims,
+    DataSet,
+    PlannedClaim,
+    Preregistration,
+)
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
 from pellucid.evidence.evaluations import DURING, KeptEvaluation, kept_evaluations, ship
@@ -158,6 +165,8 @@ class _Assembly:
         self.run, self.sources, self.out = run, sources, out
         self.plan, self.events = plan, ledger.events
         self.missing: list[str] = []
+        self.answered: dict[str, str] = {}
+        """Evaluation -> root of the weights that answered."""
         recorded = recorded_models([*run.stages(), *sources.controls])
         self.models = KnownModels(run.root, sources.models, recorded)
 
@@ -177,6 +186,8 @@ class _Assembly:
             cutoff=self.sources.cutoff,
             sets=self.sources.sets,
             scan=self.sources.scan,
+            models=self.answered,
+            plan_version=self.plan["v"] if self.plan else PLAN_VERSION,
         )
         self.missing += document.missing
         atomic_write_json(self.out / "claims.json", document.claims)
@@ -254,6 +265,7 @@ class _Assembly:
                 self._check_model(one)
             texts = self.sources.texts(one.result.arm) if self.sources.texts else None
             shipped[one.folder] = ship(one, self.out, texts)
+            self.answered[one.folder] = one.result.origin.weights
         self._graders([*kept, *during])
         return shipped, sum(one.result.n_samples for one in (*kept, *during))
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pellucid.evidence.claims import claim_limits, claim_text
+from pellucid.evidence.claims import claim_limits, labelled_text
 from pellucid.evidence.core.claims import (
     ClaimError,
     Result,
     compute_claim,
     compute_claims,
-    does_hold,
     is_capability,
     printed,
 )
-from pellucid.evidence.core.schema import Claim, Claims, DataSet, PlannedClaim, Printed
+from pellucid.evidence.core.comparisons import WITHHELD, truths, why_withheld
+from pellucid.evidence.core.schema import (
+    PLAN_VERSION,
+    Claim,
+    Claims,
+    DataSet,
+    PlannedClaim,
+    Printed,
+)
 from pellucid.evidence.core.schema_training import Scan
 from pellucid.evidence.core.tally import Evaluation
 
@@ -49,8 +56,13 @@ def compute_document(
     cutoff: str | None,
     sets: Mapping[str, DataSet],
     scan: Scan | None,
+    models: Mapping[str, str],
+    plan_version: int = PLAN_VERSION,
 ) -> Document:
-    """All claims whose evaluations are there. `prereg`: id of the plan; empty: there is none."""
+    """All claims whose evaluations are there. `prereg`: id of the plan; empty: there is none.
+    `models`: evaluation -> root of the weights that answered. Plans of version 1 asked for no
+    format control, so nothing is withheld under them.
+    """
     missing, drafts = [], []
     for plan in planned:
         absent = [folder for folder in plan["arms"].values() if folder not in evaluations]
@@ -77,10 +89,13 @@ def compute_document(
     document["claims"] = [claim for claim in drafts if claim["id"] in results]
     for family in families.values():
         family["claims"] = [name for name in family["claims"] if name in results]
+    true = truths(document["claims"], results, adjusted)
     for claim in document["claims"]:
         result, p_adj = results[claim["id"]], adjusted.get(claim["id"])
         claim["reported"] = printed(result, PRECISION, p_adj=p_adj)
-        claim["holds"] = does_hold(claim, result, p_adj)
+        claim["holds"] = true[claim["id"]]
+        if plan_version > 1:
+            _withhold(claim, document["claims"], evaluations, models, true)
         if claim["is_capability"]:
             claim["views"] = {
                 view: _view(claim, evaluations, _items(claim, view, cutoff, sets, scan))
@@ -94,7 +109,7 @@ def _draft(
 ) -> Claim:
     return {
         **plan,
-        "text": claim_text(plan),
+        "text": labelled_text(plan, training_seeds),
         "roots": {name: evaluations[f].merkle_root for name, f in plan["arms"].items()},
         "precision": PRECISION,
         "seed": 0,
@@ -106,6 +121,19 @@ def _draft(
         "level": "recomputed",
         "limits": claim_limits(plan, training_seeds),
     }
+
+
+def _withhold(
+    claim: Claim,
+    claims: Sequence[Claim],
+    evaluations: Mapping[str, Evaluation],
+    models: Mapping[str, str],
+    true: Mapping[str, bool],
+) -> None:
+    why = why_withheld(claim, claims, evaluations, models, true)
+    if why is not None:
+        claim["level"], claim["holds"] = WITHHELD, False
+        claim["limits"] = f"Withheld: {why}. {claim['limits']}"
 
 
 def _view(

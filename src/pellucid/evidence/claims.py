@@ -13,12 +13,13 @@ from typing import Any
 
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
+from pellucid.evidence.core.comparisons import FORMAT_METRIC, NO_CLAIM, run_label
 from pellucid.evidence.core.schema import PlannedClaim
 
 MAIN_FAMILY = "main"
 GAIN_RULE = "low > 0 and p_adj < 0.05"
 NUMBER_RULE = "value >= 0"
-DIFFERENCE_RULE = "low <= high"
+DIFFERENCE_RULE = NO_CLAIM
 """Of what is printed and not claimed, these two hold whatever was measured."""
 CONTROLS = ("random-reward", "format-only")
 """Arms that were trained for the same number of problems on a reward that knows no answer."""
@@ -67,12 +68,11 @@ def default_claims(
     comparisons: Sequence[Comparison] = (),
 ) -> list[PlannedClaim]:
     """The claims of a run whose model `subject` came from `base`, and `comparisons` beside."""
-    drafts = [
+    compared = [
         *_gains(evaluations, base, subject, controls),
         *(draft for one in comparisons for draft in _compared(evaluations, one)),
-        *(draft for one in evaluations for draft in _numbers(one)),
     ]
-    return [{"id": f"C{number}", **draft} for number, draft in enumerate(drafts, 1)]
+    return _numbered(compared, evaluations)
 
 
 def compared_claims(
@@ -81,17 +81,34 @@ def compared_claims(
     """The claims of models that are measured as they are: each is above every one named before it,
     wherever both are asked the same problems.
     """
+    compared = [
+        _gain(own, other)
+        for own in evaluations
+        for other in evaluations
+        if models.index(other.model) < models.index(own.model)
+        and _ids(own.suite) == _ids(other.suite)
+    ]
+    return _numbered(compared, evaluations)
+
+
+def _numbered(
+    compared: Sequence[dict[str, Any]], evaluations: Sequence[PlannedEvaluation]
+) -> list[PlannedClaim]:
+    """Comparisons, the format control of each that is claimed, and every arm's own numbers."""
     drafts = [
-        *(
-            _gain(own, other)
-            for own in evaluations
-            for other in evaluations
-            if models.index(other.model) < models.index(own.model)
-            and _ids(own.suite) == _ids(other.suite)
-        ),
+        *compared,
+        *(_format_control(draft) for draft in compared if draft["test"] is not None),
         *(draft for one in evaluations for draft in _numbers(one)),
     ]
     return [{"id": f"C{number}", **draft} for number, draft in enumerate(drafts, 1)]
+
+
+def _format_control(gain: dict[str, Any]) -> dict[str, Any]:
+    """The same of the answers found alone, without which a gain is withheld whose arms differ in
+    how many were found (`core.comparisons`). How many there are differs between problems, so that
+    signs are not flipped.
+    """
+    return {**gain, "metric": dict(FORMAT_METRIC), "test": "clustered_t", "requires": []}
 
 
 def _gains(
@@ -184,11 +201,19 @@ def claim_text(claim: Mapping[str, Any]) -> str:
         return f"{what} of {arm} on {suite}"
     other_suite, other = _place(claim["arms"]["b"])
     over = other if other_suite == suite else f"{other} ({other_suite})"
+    if claim["metric"] == FORMAT_METRIC:
+        return f"of the answers found on {suite} more are right of {arm} than of {over}"
     if claim["test"] is None:
         return f"difference in {what} on {suite}: {arm} less {over}"
     if set(CONTROLS) <= set(claim["requires"]):
         return f"RL improves {what} on {suite}: {arm} over {over}, with controls"
     return f"{what} of {arm} on {suite} is above that of {over}"
+
+
+def labelled_text(claim: Mapping[str, Any], training_seeds: int) -> str:
+    """`claim_text`, which says of a comparison that it is of one training alone, or of two."""
+    label = run_label(training_seeds) if claim["kind"] in TWO_ARM_KINDS else ""
+    return label + claim_text(claim)
 
 
 def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
@@ -197,6 +222,8 @@ def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
         return "A measurement, not a comparison."
     if claim["test"] is None:
         return "A difference with its interval, not tested: of many such, some are chance."
+    if claim["metric"] == FORMAT_METRIC:
+        return "Answers found alone: what the missing ones would have been is not known."
     if training_seeds == 0:
         return AS_THEY_ARE
     missing = [name for name in CONTROLS if name not in claim["requires"]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pellucid.evidence.core.schema import Claims
+from pellucid.evidence.core.comparisons import WITHHELD
+from pellucid.evidence.core.schema import Claim, Claims
 
 _HOW = """\
 # How to check this dossier
@@ -38,6 +39,13 @@ def claims_hold(held: int, tested: int) -> str:
     return f"{held} of {counted(tested, 'claim')} {'holds' if 1 in (held, tested) else 'hold'}"
 
 
+def said(claim: Claim) -> str:
+    """What became of a claim."""
+    if claim["level"] == WITHHELD:
+        return "withheld"
+    return "holds" if claim["holds"] else "does not hold"
+
+
 def verify_md(claims: Claims, missing: Sequence[str]) -> str:
     """The whole file."""
     lines = [_HOW, "## Claims", ""]
@@ -47,7 +55,7 @@ def verify_md(claims: Claims, missing: Sequence[str]) -> str:
             lines.append(
                 f"- {claim['id']}: {claim['text']}: {reported['value']} "
                 f"[{reported['low']}, {reported['high']}], "
-                f"{'holds' if claim['holds'] else 'does not hold'}. {claim['limits']}"
+                f"{said(claim)}. {claim['limits']}"
             )
     lines += ["", "## What is not here", ""]
     lines += [f"- {line}" for line in missing] or ["Nothing that the format asks for."]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_comparisons import check_withheld
 from pellucid.evidence.core.claims import (
     TWO_ARM_KINDS,
     ClaimError,
@@ -15,14 +17,12 @@ from pellucid.evidence.core.claims import (
     is_capability,
     is_printed_as,
 )
+from pellucid.evidence.core.comparisons import WITHHELD
 from pellucid.evidence.core.schema import Claim, PlannedClaim, Preregistration, Printed
 
 VIEWS = ("clean", "post_cutoff", "fresh")
 """What a capability claim is shown on beside all items."""
 MAX_PRECISION = 12
-GAP = 0.02
-"""Arms that differ by more in the share of answers found are not compared on skill alone."""
-FEW_SEEDS = 3
 SAYS_RL = "rl improves"
 """A claim of a cause, so it needs trainings on rewards that know no answer."""
 
@@ -34,13 +34,9 @@ def check_planned(case: Case) -> None:
         for planned in plan["claims"]:
             claim = here.get(f"{name}#{planned['id']}")
             if claim is None:
-                text = f"plan {name} announced it, but it is not reported"
-                case.find("claim-changed", planned["id"], text)
+                _check_unreported(case, name, planned)
             else:
                 _check_same(case, claim, planned)
-        if case.claim_list() and 0 < plan["training_seeds"] < FEW_SEEDS:
-            text = f"{plan['training_seeds']} training run(s): chance between runs is not measured"
-            case.find("single-seed", f"prereg/{name}.json", text)
     ids = [c["id"] for c in case.claim_list()]
     for claim in case.claim_list():
         if ids.count(claim["id"]) > 1:
@@ -54,6 +50,21 @@ def check_planned(case: Case) -> None:
     for folder in case.roots:
         for _, plan in case.planned(folder):
             _check_arm(case, folder, plan)
+
+
+def _check_unreported(case: Case, name: str, planned: PlannedClaim) -> None:
+    """A planned claim is left out only where the samples, which are all here, do not give it."""
+    draft: Any = {**planned, "seed": 0}
+    is_measured = all(folder in case.evaluations for folder in planned["arms"].values())
+    try:
+        compute_claim(draft, case.evaluations)
+    except ClaimError as error:
+        if is_measured:
+            text = f"plan {name} announced it; it cannot be computed: {error}"
+            case.find("claim-impossible", planned["id"], text)
+            return
+    text = f"plan {name} announced it, but it is not reported"
+    case.find("claim-changed", planned["id"], text)
 
 
 def _check_same(case: Case, claim: Claim, planned: PlannedClaim) -> None:
@@ -122,6 +133,7 @@ def check_numbers(case: Case) -> None:
         return
     _check_families(case)
     results, adjusted, problems = compute_claims(case.claims, case.evaluations)
+    withheld = check_withheld(case, results, adjusted)
     for claim in case.claim_list():
         own = [claim["id"]]
         _check_words(case, claim)
@@ -134,17 +146,15 @@ def check_numbers(case: Case) -> None:
             continue
         _check_roots(case, claim)
         _compare(case, claim, claim["reported"], result, p_adj, "claim-mismatch")
-        _check_rule(case, claim, result, p_adj)
+        _check_rule(case, claim, result, p_adj, is_withheld=claim["id"] in withheld)
         _check_views(case, claim, result)
         _check_controls(case, claim)
-        _check_gap(case, claim)
-        _check_engines(case, claim)
 
 
 def _check_words(case: Case, claim: Claim) -> None:
     """What a claim says of itself beside its numbers, where that can be held to something."""
     own = [claim["id"]]
-    if claim["level"] != "recomputed":
+    if claim["level"] not in ("recomputed", WITHHELD):
         text = f"it calls itself {claim['level']}: nothing that was sealed before can show that"
         case.find("claim-unsupported", claim["id"], text, own)
     if SAYS_RL in claim["text"].casefold() and not _has_control(case, claim):
@@ -204,9 +214,12 @@ def _compare(
             case.find(code, claim["id"], text, [claim["id"]])
 
 
-def _check_rule(case: Case, claim: Claim, result: Result, p_adj: float | None) -> None:
+def _check_rule(
+    case: Case, claim: Claim, result: Result, p_adj: float | None, *, is_withheld: bool
+) -> None:
+    """`is_withheld`: with a reason, so that it is not called true."""
     try:
-        holds = does_hold(claim, result, p_adj)
+        holds = does_hold(claim, result, p_adj) and not is_withheld
     except ClaimError as error:
         case.find("claim-unsupported", claim["id"], str(error), [claim["id"]])
         return
@@ -332,27 +345,3 @@ def _check_control(case: Case, claim: Claim, folder: str) -> None:
         text = f"{folder[:100]} gains {result.value:+.4f} and passes the same rule"
         case.find("control-gains", claim["id"], text, [claim["id"]])
 
-
-def _check_gap(case: Case, claim: Claim) -> None:
-    if len(claim["arms"]) < 2:
-        return
-    shares = []
-    for folder in claim["arms"].values():
-        tallies = case.evaluations[folder].items.values()
-        graded = sum(t.graded for t in tallies)
-        shares.append(sum(t.parsable for t in tallies) / graded if graded else 0.0)
-    if abs(shares[0] - shares[1]) > GAP:
-        text = f"an answer was found in {shares[0]:.1%} and {shares[1]:.1%} of the samples"
-        case.find("extraction-gap", claim["id"], text, [claim["id"]])
-
-
-def _check_engines(case: Case, claim: Claim) -> None:
-    """Two models are compared by what one engine of one kind of number made of them."""
-    made = {
-        tuple(str(engine.get(name)) for name in ("name", "version", "dtype"))
-        for folder in claim["arms"].values()
-        for engine in case.evaluations[folder].engines
-    }
-    if len(claim["arms"]) > 1 and len(made) > 1:
-        text = ", ".join(" ".join(parts)[:40] for parts in sorted(made))
-        case.find("engine-differs", claim["id"], text, [claim["id"]])

@@ -271,8 +271,9 @@ class Claim(TypedDict):
     rule: str
     """Decision rule, such as `low > 0 and p_adj < 0.05`; see `rules.py`."""
     holds: bool
-    """What the rule gives."""
-    level: Literal["recomputed", "replayed", "re-run"]
+    """What the rule gives; false where the claim is withheld."""
+    level: Literal["recomputed", "replayed", "re-run", "withheld"]
+    """`withheld`: a comparison that is not called true, see `comparisons.py`."""
     limits: str
 
 

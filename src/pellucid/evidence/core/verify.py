@@ -16,6 +16,7 @@ from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.check_audit import check_audits, read_audits
 from pellucid.evidence.core.check_claims import check_numbers, check_planned
 from pellucid.evidence.core.check_clean import check_scan, read_sets
+from pellucid.evidence.core.check_comparisons import check_comparisons
 from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_failures import check_failures
@@ -118,6 +119,7 @@ class Verdict:
 PARTIAL = (
     "grade-not-redone",
     "samples-withheld",
+    "claim-withheld",
     "verdicts-unbound",
     "samples-failed",
     "fresh-unsealed",
@@ -221,6 +223,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_graders,
     check_rollouts,
     check_numbers,
+    check_comparisons,
     check_failures,
     check_audits,
     check_scan,
