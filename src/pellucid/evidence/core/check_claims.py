@@ -344,4 +344,3 @@ def _check_control(case: Case, claim: Claim, folder: str) -> None:
     if gains:
         text = f"{folder[:100]} gains {result.value:+.4f} and passes the same rule"
         case.find("control-gains", claim["id"], text, [claim["id"]])
-

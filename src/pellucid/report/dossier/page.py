@@ -20,8 +20,8 @@ from pellucid.artifacts import atomic_write_text
 from pellucid.errors import RunError
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
 from pellucid.evidence.core.findings import COLUMNS
-from pellucid.evidence.words import said
 from pellucid.evidence.review.export import answer_facts, change_facts, closed_by, rerun_facts
+from pellucid.evidence.words import said
 from pellucid.report import words
 from pellucid.report.dossier.cells import (
     VIEW_NAMES,
