@@ -155,6 +155,52 @@ def test_a_long_run_is_a_leak_where_as_much_in_pieces_is_none():
     assert scan_json(found)["threshold"] < found.pairs[0].weighted
 
 
+def test_a_fragment_counts_where_it_fills_its_line_and_not_in_a_sentence():
+    rng = random.Random(12)
+    item = filler(rng, 40)
+    part = " ".join(item.split()[:10])
+    alone, inside = f"{filler(rng)}\n{part}\n{filler(rng)}", f"{filler(rng)} {part} {filler(rng)}"
+    found = scan([inside, alone, filler(rng)], [item])
+    assert [(p.row, p.exact[0].covered) for p in found.pairs] == [(1, 10)]
+
+
+def test_words_scattered_over_a_document_are_no_copy():
+    rng = random.Random(13)
+    item = filler(rng, 30)
+    split = item.split()
+    pieces = [" ".join(split[i : i + 6]) for i in (0, 7, 14, 21)]
+    near = " and ".join(pieces)
+    far = f" {filler(rng, 40)} ".join(pieces)
+    found = scan([near, far, filler(rng)], [item])
+    assert [(p.row, p.kind) for p in found.pairs] == [(0, "partial")]
+
+
+def test_an_item_that_repeats_itself_is_not_held_by_what_it_repeats():
+    rng = random.Random(14)
+    again = filler(rng, 6)
+    item = f"{again} {again} {again} {filler(rng, 2)}"
+    found = scan([f"{filler(rng, 20)} {again} {filler(rng, 20)}", item], [item])
+    assert [p.row for p in found.pairs] == [1]
+
+
+def test_what_many_others_have_weighs_little():
+    rng = random.Random(15)
+    phrase, own = filler(rng, 14), filler(rng, 12)
+    texts = [f"{filler(rng, 9)} {phrase} {filler(rng, 9)}" for _ in range(60)]
+    assert scan(texts, [f"{phrase} {own}"]).pairs == ()
+    assert len(scan(texts[:1], [f"{phrase} {own}"]).pairs) == 1
+    copies = [f"{filler(rng, 9)} {phrase} {own}" for _ in range(60)]
+    assert len(scan([*texts, *copies], [f"{phrase} {own}"]).pairs) == 60
+
+
+def test_a_text_that_differs_in_its_numbers_alone_is_a_twin_even_where_most_of_it_is_equal():
+    rng = random.Random(16)
+    item = " 17 ".join(filler(rng, 6) for _ in range(6))
+    texts = [item.replace("17", "44"), item.replace("17", "abcde"), filler(rng)]
+    pairs = scan(texts, [item]).pairs
+    assert [(p.row, p.kind) for p in pairs] == [(0, "twin"), (1, "partial")]
+
+
 def test_a_run_of_a_dozen_words_is_a_leak_of_a_short_item_only():
     rng = random.Random(7)
     short, long = filler(rng, 28), filler(rng, 60)
@@ -176,7 +222,9 @@ def test_a_copy_counts_stock_phrases_as_found_and_a_fragment_does_not():
     rng = random.Random(9)
     stock = "What is the value of the expression"
     wanted = [f"{stock} {filler(rng, 30)}" for _ in range(30)] + [f"{stock} 7 - 3 + 2"]
-    texts = [filler(rng) for _ in range(20)] + ["value of the expression 7 - 3 + 2"] * 10
+    texts = [filler(rng) for _ in range(20)] + [
+        "Say the value of the expression 7 - 3 + 2 again"
+    ] * 10
     (copy,) = scan([*texts, f"{filler(rng)} {wanted[-1]}"], wanted).pairs
     assert (copy.row, copy.item.row, copy.kind) == (30, 30, "full")
 

@@ -84,11 +84,11 @@ def test_a_scanner_that_sees_nothing_has_no_recall(world, monkeypatch):
     assert all(e.value == 0.0 and e.high < 0.5 for e in test.recalls.values())
 
 
-def _nothing(index, rows, num_documents, **_):
+def _nothing(index, rows, **_):
     from pellucid.audit.contamination.decide import decide
     from pellucid.audit.contamination.index import Match
 
-    return decide(index, Match(*(column[:0] for column in rows)), num_documents)
+    return decide(index, Match(*(column[:0] for column in rows)))
 
 
 def test_the_kinds_do_what_their_names_say():

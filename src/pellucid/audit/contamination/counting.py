@@ -102,7 +102,8 @@ def _picked(words: Words, owners: Ints) -> tuple[Words, Ints]:
     once, number = np.unique(owners, return_inverse=True)
     counts = words.first.take(once + 1) - words.first.take(once)
     _, place = ranges(words.first.take(once), counts)
-    return Words(words.hashes.take(place), np.concatenate([[0], np.cumsum(counts)])), number
+    first = np.concatenate([[0], np.cumsum(counts)])
+    return Words(words.hashes.take(place), first, first[:-1]), number
 
 
 def _places(words: Words, size: int, owners: Ints) -> tuple[Ints, Ints]:

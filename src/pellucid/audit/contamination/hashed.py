@@ -124,11 +124,11 @@ def scan_hashed(items: Sequence[Item], path: Path, rule: Rule | None = None) -> 
         both: Ints = np.array(hits, dtype=np.int64).reshape(-1, 2)
         matches.append(index.match_hits([(both[:, 0], both[:, 1])] * len(index.tables)))
     rows = Match(*(np.concatenate(columns) for columns in zip(*matches, strict=True)))
-    decided, largest = decide(index, rows, len(places))
+    decided, largest = decide(index, rows)
     wanted = {int(document): places[int(document)] for document in decided.document}
     held = _held(path, set(wanted.values()))
     pairs = []
-    for document, item, weighted, evidence, is_sure in zip(*decided, strict=True):
+    for document, item, weighted, evidence, _, is_sure in zip(*decided, strict=True):
         place, own = wanted[int(document)], items[int(item)]
         exact = counted(gram_digests(own.text, salt), held[place], DECIDING)
         kind = kind_of(rule, exact, bool(is_sure))

@@ -6,7 +6,7 @@ a polynomial in its bytes, taken as the difference of two prefix sums. Equal wor
 hashes, so nothing is missed; pairs that count are counted again under another key, in which other
 words collide.
 
-Legend: B bytes · W words · D documents.
+Legend: B bytes · W words · D documents · K lines.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ BATCH_BYTES = 1 << 17
 
 _LETTER, _DIGIT = 1, 2
 _BACKSLASH = 0x5C
+_NEWLINE = 0x0A
 
 
 def _classes() -> bytes:
@@ -68,6 +69,8 @@ class Words(NamedTuple):
     """[W]"""
     first: NDArray[np.int64]
     """[D + 1]: where the words of each document begin; behind the last, W."""
+    lines: NDArray[np.int64]
+    """[K]: where the words of each line begin; lines without words share theirs with the next."""
 
 
 class WordHasher:
@@ -96,13 +99,15 @@ class WordHasher:
         """The words of each text. An empty text has none."""
         encoded = [fold_bytes(text) for text in texts]
         lengths = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-        hashes, starts, is_command = self._split(b"\n".join(encoded))
+        data = b"\n".join(encoded)
+        hashes, starts, is_command = self._split(data)
         if is_command.any():
             hashes, kept = self._commands(hashes, np.flatnonzero(is_command))
             hashes, starts = hashes[kept], starts[kept]
         ends = np.cumsum(lengths + 1)
-        first = np.concatenate([[0], np.searchsorted(starts, ends)])
-        return Words(hashes, first.astype(np.int64))
+        breaks = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _NEWLINE)
+        first, lines = np.searchsorted(starts, ends), np.searchsorted(starts, breaks)
+        return Words(hashes, *(np.concatenate([[0], begin]) for begin in (first, lines)))
 
     def _split(self, data: bytes) -> tuple[Hashes, NDArray[np.int64], NDArray[np.bool_]]:
         """Hash, first byte, and "a backslash stands before it", of each word."""
@@ -169,7 +174,7 @@ def mask_numbers(words: Words) -> Words:
     kept[inner[inner < len(kept)]] = True
     hashes = np.where(is_digit, _LOWEST, words.hashes)[kept]
     before = np.concatenate([[0], np.cumsum(kept)])
-    return Words(hashes, before[words.first])
+    return Words(hashes, before[words.first], before[words.lines])
 
 
 class GramHashes:

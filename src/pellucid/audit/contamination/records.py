@@ -48,24 +48,26 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a document counts as holding an item. Words are weighted by rarity (see `decide`).
+    """When a document counts as holding an item.
 
-    Weight is counted in words that nothing else has. A run is words of the item one after the
-    other, all in n-grams found: a half copy is one run, and phrases in common are many.
+    Coverage is a share of the item's words that lie in n-grams found. Evidence is the weight of
+    these words, which falls with all others that have them too (see `decide`).
     """
 
     coverage: float = 0.5
-    """Least share of the item's weight that lies in n-grams found."""
-    evidence: float = 6.0
-    """Least weight found: stock phrases add up to little."""
-    run_coverage: float = 0.35
-    """Least share of the item's weight where a single run has it, and `evidence`."""
-    long_coverage: float = 0.25
-    """Least share where a single run has `long_evidence`."""
-    long_evidence: float = 10.0
-    """Weight of a run that no two texts share by chance."""
+    """Least share that stands in one place of the document."""
+    evidence: float = 2.3
+    """Least weight there, times this share: stock phrases add up to little."""
+    long_coverage: float = 0.35
+    """Least share of words one after the other whose weight is `long_evidence`: a run."""
+    long_evidence: float = 8.0
+    line_coverage: float = 0.2
+    """Least share that stands in lines of the document in which hardly anything else does."""
+    line_evidence: float = 2.0
+    """Least weight there."""
     full: float = 0.9
-    """From this unweighted share of its words on, an item that counts is there "in full"."""
+    """From this share of its words on, an item that counts is there "in full". A document that has
+    so much has the words because it has the item: that makes them no commoner."""
     whole_counts: bool = True
     """All words of an item need no evidence: so short items are seen."""
     least: float = 0.2
@@ -76,7 +78,7 @@ class Rule:
     @property
     def threshold(self) -> float:
         """No pair counts below this share of its item."""
-        return min(self.coverage, self.run_coverage, self.long_coverage)
+        return min(self.coverage, self.long_coverage, self.line_coverage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ class Pair:
     item: Item
     kind: Kind
     weighted: float
-    """Share of the item's weight that was found: what decided."""
+    """Share of the item's weight that was found."""
     evidence: float
     """Weight found, in words that nothing else has."""
     exact: tuple[Containment, ...]

@@ -1,10 +1,10 @@
 """`scan.json`: what a scan found, for the dossier and for people.
 
-    {"v": 1, "tool": …, "rule": {…}, "threshold": 0.25, "lengths": [5, 8, 13], "deciding": 5,
+    {"v": 1, "tool": …, "rule": {"v": 2, …}, "threshold": 0.2, "lengths": [5, 8, 13], "deciding": 5,
      "sources": [{"name", "documents", "characters"}], "counts": {…}, "self_test": {…},
      "suites": {SUITE: {"items": {ITEM: {
-         "containment": 0.97,     largest weighted share of the item in one document that holds it,
-                                  0 where none does; at least `threshold` where one does
+         "containment": 0.97,     largest share of its words in a document that holds it, 0 where
+                                  none does; at least `threshold` where one does
          "coverage": 0.97,        largest unweighted share of its words; below 0.2 not counted: 0
          "matches": [{"source", "row", "kind", "weighted", "evidence",
                       "grams": {"5": [found, total], "8": …, "13": …}, "words": [covered, all]}]
@@ -26,6 +26,8 @@ from pellucid.audit.contamination.records import Pair, Scan
 from pellucid.evidence.core.containment import DECIDING, LENGTHS
 
 FORMAT = 1
+RULE = 2
+"""Version of the rule by which a pair counts. The first had no `v`, and weighted containments."""
 MOST_MATCHES = 20
 """Matches listed for an item; `num_matches` counts all."""
 
@@ -49,7 +51,7 @@ def scan_json(scan: Scan, self_test: SelfTest | None = None) -> dict[str, Any]:
     return {
         "v": FORMAT,
         "tool": f"pellucid {pellucid.__version__}",
-        "rule": asdict(scan.rule),
+        "rule": {"v": RULE, **asdict(scan.rule)},
         "threshold": scan.rule.threshold,
         "lengths": list(LENGTHS),
         "deciding": DECIDING,
@@ -88,9 +90,7 @@ def by_suite(scan: Scan) -> dict[str, dict[str, int]]:
 
 
 def _containment(pair: Pair) -> float:
-    if pair.kind == "twin":
-        return 0.0
-    return max(pair.weighted, pair.exact[0].coverage) if pair.kind == "full" else pair.weighted
+    return 0.0 if pair.kind == "twin" else pair.exact[0].coverage
 
 
 def _match(pair: Pair) -> dict[str, Any]:

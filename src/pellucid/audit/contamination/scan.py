@@ -11,6 +11,7 @@ The second form of every text has its numbers masked, which finds templated twin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ from pellucid.audit.contamination.records import Item, Kind, Pair, Rule, Scan, S
 from pellucid.evidence.core.containment import DECIDING, LENGTHS, Containment
 
 TWIN_RULE = Rule(
-    coverage=0.7, evidence=8.0, run_coverage=0.7, long_coverage=0.7, whole_counts=False
+    coverage=0.7, evidence=3.0, long_coverage=0.7, line_evidence=math.inf, whole_counts=False
 )
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
+SIBLING = 0.95
+"""Masked coverage from which on two texts differ in their numbers alone."""
 
 _ROWS = 1 << 40
 """More rows than a source has."""
@@ -53,8 +56,8 @@ class _Read(NamedTuple):
     count: SourceCount
     plain: Match
     masked: Match
-    plain_counts: list[Ints]
-    masked_counts: list[Ints]
+    plain_counts: Ints
+    masked_counts: Ints
     texts: dict[int, str] | None
     """Row -> text of those with candidates; None where they are too many."""
 
@@ -69,6 +72,7 @@ class _Found:
     is_sure: bool
     weighted: float
     evidence: float
+    coverage: float
 
 
 class Scanner:
@@ -134,26 +138,37 @@ class Scanner:
         self, reads: Sequence[_Read], real: int
     ) -> tuple[dict[int, list[_Found]], Sequence[float]]:
         """Pairs that count by source, and the largest coverage of each item in the real ones."""
-        total = sum(read.count.documents for read in reads)
         plain_rows = _joined([read.plain for read in reads])
-        plain, largest = decide(self._indexes.plain, plain_rows, total, below=real * _ROWS)
-        masked, _ = decide(self._indexes.masked, _joined([read.masked for read in reads]), total)
-        sure = zip(plain.document[plain.is_sure], plain.item[plain.is_sure], strict=True)
-        seen = {(int(document), int(item)) for document, item in sure}
+        plain, largest = decide(self._indexes.plain, plain_rows, below=real * _ROWS)
+        masked, _ = decide(self._indexes.masked, _joined([read.masked for read in reads]))
+        masked = self._not_sure_otherwise(plain, masked)
         found: dict[int, list[_Found]] = {}
         for document, pair in [*_pairs(plain, is_twin=False), *_pairs(masked, is_twin=True)]:
-            if not pair.is_twin or (document, pair.item) not in seen:
-                found.setdefault(document // _ROWS, []).append(pair)
+            found.setdefault(document // _ROWS, []).append(pair)
         ordered = {
             source: sorted(found[source], key=lambda p: (p.row, p.is_twin))
             for source in sorted(found)
         }
         return ordered, largest
 
+    def _not_sure_otherwise(self, plain: Decided, masked: Decided) -> Decided:
+        """The twins without those that count in any case."""
+        _, number = np.unique([*plain.document, *masked.document], return_inverse=True)
+        keys = number * len(self.items) + np.concatenate([plain.item, masked.item])
+        of_plain, of_masked = np.split(keys, [len(plain.item)])
+        is_full = plain.coverage >= self.rule.full
+        is_left = ~np.isin(of_masked, of_plain[plain.is_sure & is_full])
+        is_left &= (masked.coverage >= SIBLING) | ~np.isin(of_masked, of_plain[plain.is_sure])
+        return Decided(*(column[is_left] for column in masked))
+
     def _counting(
         self, name: str, found: Sequence[_Found], counts: Sequence[tuple[Containment, ...]]
     ) -> Iterator[Pair]:
-        """Pairs of one source that count, by what was counted in them; twins where nothing else."""
+        """Pairs of one source that count, by what was counted in them; twins where nothing else.
+
+        A part that differs from the item in its numbers alone is a twin.
+        """
+        siblings = {(p.row, p.item) for p in found if p.is_twin and p.coverage >= SIBLING}
         others = set()
         for pair, exact in zip(found, counts, strict=True):
             deciding = exact[LENGTHS.index(DECIDING)]
@@ -162,6 +177,8 @@ class Scanner:
                 kind: Kind | None = "twin" if deciding.found and is_new else None
             else:
                 kind = kind_of(self.rule, deciding, pair.is_sure)
+                if kind == "partial" and (pair.row, pair.item) in siblings:
+                    kind = None
                 others.add((pair.row, pair.item) if kind else None)
             if kind is not None:
                 yield Pair(
@@ -183,8 +200,8 @@ def _joined(matches: Sequence[Match]) -> Match:
 
 def _pairs(decided: Decided, *, is_twin: bool) -> Iterator[tuple[int, _Found]]:
     columns = (column.tolist() for column in decided)
-    for document, item, weighted, evidence, is_sure in zip(*columns, strict=True):
-        numbers = round(weighted, 4), round(evidence, 2)
+    for document, item, weighted, evidence, coverage, is_sure in zip(*columns, strict=True):
+        numbers = round(weighted, 4), round(evidence, 2), coverage
         yield document, _Found(document % _ROWS, item, is_twin, is_sure, *numbers)
 
 
@@ -254,7 +271,8 @@ def _read(job: tuple[Source, int]) -> _Read:
 
 
 def _stacked(matches: Sequence[Match]) -> Match:
-    nothing = Match(*(np.zeros(0, dtype=np.int64) for _ in Match._fields))
+    types = (*[np.int64] * 3, bool, bool, np.int64)
+    nothing = Match(*(np.zeros(0, dtype=kind) for kind in types))
     return Match(*(np.concatenate(columns) for columns in zip(nothing, *matches, strict=True)))
 
 
