@@ -1,10 +1,14 @@
-"""How often the intervals of a human audit hold the truth, by simulation.
+"""How often the intervals of a human audit, and of judges corrected by labels, hold the truth.
 
     python benchmarks/audit_coverage.py --runs 1000
 
 A population has samples on which two graders agree and some that are contested; a person's label
 differs from the grader's verdict with given probabilities. Of each run n and at most `contested`
 samples are drawn, and every interval is compared with the number of the whole population.
+
+Judges: problems in families whose difficulty varies, a judge who is right with a given probability
+and else says yes with another; the truth is the mean over all problems that there could be. Printed
+beside is how often the judge's own interval holds it, uncorrected.
 """
 
 import argparse
@@ -13,7 +17,8 @@ import random
 from typing import NamedTuple
 
 from pellucid.evidence.core.agreement import CELLS, Stratum, kappa, part_of, share_of
-from pellucid.evidence.core.statistics import StatisticsError
+from pellucid.evidence.core.ppi import Part, corrected
+from pellucid.evidence.core.statistics import StatisticsError, jackknife
 
 
 class Setting(NamedTuple):
@@ -92,14 +97,74 @@ def coverage(setting, runs, seed):
     return {name: hits[name] / done[name] for name in done}
 
 
+class JudgeSetting(NamedTuple):
+    """One kind of judge and problems."""
+
+    name: str
+    families: int
+    samples: int
+    """Of each family."""
+    labelled: int
+    right: float
+    """Probability that the judge sees the truth."""
+    kind: float
+    """Probability of a yes where it does not."""
+    rate: float
+    """Mean of the families' shares of right answers, before these are cut to 0 … 1."""
+
+
+JUDGES = (
+    JudgeSetting("right in 80 %, else kind", 150, 4, 100, 0.8, 0.9, 0.6),
+    JudgeSetting("right in 98 %", 150, 4, 100, 0.98, 0.5, 0.6),
+    JudgeSetting("120 samples in all", 60, 2, 100, 0.8, 0.9, 0.6),
+    JudgeSetting("a coin", 300, 4, 100, 0.0, 0.5, 0.6),
+    JudgeSetting("right in 90 %, else unkind", 300, 4, 200, 0.9, 0.2, 0.9),
+    JudgeSetting("never wrong", 300, 4, 100, 1.0, 0.0, 0.9),
+)
+
+
+def difficulty(draw, rate):
+    return min(max(draw.gauss(rate, 0.25), 0.0), 1.0)
+
+
+def judge_coverage(setting, runs, seed):
+    """Share of runs in which the corrected interval, and the judge's own, hold the truth."""
+    draw = random.Random(f"{setting.name}/{seed}")
+    truth = sum(difficulty(draw, setting.rate) for _ in range(400_000)) / 400_000
+    hits, own_hits, width = 0, 0, 0.0
+    for _ in range(runs):
+        gaps, sums = [], []
+        for _ in range(setting.families):
+            share, yes = difficulty(draw, setting.rate), 0
+            for _ in range(setting.samples):
+                is_right = draw.random() < share
+                sees = draw.random() < setting.right
+                says = is_right if sees else draw.random() < setting.kind
+                yes += says
+                gaps.append(float(is_right) - float(says))
+            sums.append((float(yes), float(setting.samples)))
+        judged = jackknife(sums, lambda s: s[0] / s[1], is_share=True)
+        part = Part(len(gaps), draw.sample(gaps, setting.labelled))
+        found = corrected(judged, [[part]])
+        hits += found.low <= truth <= found.high
+        own_hits += judged.low <= truth <= judged.high
+        width += found.high - found.low
+    return {"corrected": hits / runs, "judge alone": own_hits / runs, "mean width": width / runs}
+
+
+def report(name, shares):
+    print(json.dumps({"setting": name, **{n: round(s, 3) for n, s in shares.items()}}))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for setting in SETTINGS:
-        shares = coverage(setting, options.runs, options.seed)
-        print(json.dumps({"setting": setting.name, **{n: round(s, 3) for n, s in shares.items()}}))
+        report(setting.name, coverage(setting, options.runs, options.seed))
+    for setting in JUDGES:
+        report(setting.name, judge_coverage(setting, options.runs, options.seed))
 
 
 if __name__ == "__main__":

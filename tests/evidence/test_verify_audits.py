@@ -317,4 +317,4 @@ def test_another_draw_does_not_replace_the_first(tmp_path):
     draw(folder)
     with pytest.raises(RunError, match="another draw"):
         draw(folder, seed="a better one")
-    assert json.loads((audit_folder(folder) / "draw.json").read_text())["n"] == 40
+    assert json.loads((audit_folder(folder, "graders") / "draw.json").read_text())["n"] == 40

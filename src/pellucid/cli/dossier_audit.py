@@ -1,4 +1,6 @@
-"""`dossier audit draw`, `dossier audit import`: people check the graders."""
+"""`dossier audit draw`, `dossier audit import`, `dossier judge`: people check the graders, judges
+judge what no grader can.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +24,12 @@ Dossier = Annotated[Path, typer.Argument(metavar="D", help="Folder of a dossier.
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and no progress.")]
 
 
+def add_commands(dossiers: typer.Typer) -> None:
+    """Put the commands into `dossier`."""
+    dossiers.add_typer(app, name="audit")
+    dossiers.command()(judge)
+
+
 @app.command()
 def draw(
     dossier: Dossier,
@@ -35,6 +43,9 @@ def draw(
     suite: Annotated[
         list[str] | None, typer.Option(help="Only this suite; may be given again.")
     ] = None,
+    judged: Annotated[
+        str | None, typer.Option(help="Audit the judges of this suite instead of the graders.")
+    ] = None,
     second: Annotated[
         bool, typer.Option("--second/--no-second", help="Ask math-verify about every answer.")
     ] = True,
@@ -45,6 +56,8 @@ def draw(
 ) -> None:
     """Draw samples, and write a sheet of them that shows no verdict."""
     from pellucid.artifacts import sha256_file
+    from pellucid.evidence.core.judged import JudgeOpinions
+    from pellucid.evidence.dossier_files import rows_of
     from pellucid.evidence.human_audit.draw import (
         DRAW,
         Ask,
@@ -52,34 +65,36 @@ def draw(
         audited_evaluations,
         begin_draw,
         file_draw,
-        rows_of,
         shown_samples,
     )
     from pellucid.evidence.human_audit.second import second_opinions
-    from pellucid.evidence.human_audit.sheet import write_sheets
+    from pellucid.evidence.human_audit.sheet import ASKED, write_sheets
 
     whole = dossier.resolve()
     place = out if out is not None else whole.with_name(f"{whole.name}-audit")
     if place.resolve().is_relative_to(whole):
         raise RunError("the sheets hold texts and no verdicts, so they lie outside: another --out")
-    ask = Ask(n=n, contested=contested, seed=seed, suites=suite or ())
-    opinions = None
-    if second:
+    ask = Ask(n=n, contested=contested, seed=seed, suites=suite or (), judged=judged)
+    said = None
+    if second and judged is None:
         folders = audited_evaluations(dossier, ask.suites)
         progress = Progress(is_silent=json)
         samples = (sample for folder in folders for _, sample in rows_of(dossier, folder))
-        opinions = second_opinions(samples, progress=progress)
-    watcher = begin_draw(dossier, ask, opinions)
+        said = second_opinions(samples, progress=progress)
+    watcher = begin_draw(dossier, ask, said)
     shown = shown_samples(dossier, watcher.draw)
-    drawn = file_draw(dossier, watcher, opinions)
-    paths = write_sheets(shown, sha256_file(audit_folder(dossier) / DRAW), place)
+    drawn = file_draw(dossier, watcher, said)
+    digest = sha256_file(audit_folder(dossier, drawn["name"]) / DRAW)
+    opinions = watcher.opinions
+    asked = opinions.asked if isinstance(opinions, JudgeOpinions) else ASKED
+    paths = write_sheets(shown, digest, place, asked)
     if json:
         print_json({"drawn": len(shown), "population": drawn["population"],
                     "sheets": [str(path) for path in paths]})  # fmt: skip
         return
     population = drawn["population"]
     typer.echo(
-        f"{len(shown)} samples drawn of {population['contested']} that graders differ on and "
+        f"{len(shown)} samples drawn of {population['contested']} that are contested and "
         f"{population['other']} others"
     )
     for path in paths:
@@ -106,6 +121,12 @@ def import_(
     if json:
         print_json(result)
         return
+    if "judges" in result:
+        for name, found in result["judges"].items():
+            typer.echo(f"{name}  kappa with people {_estimate(found['kappa'])}")
+            for folder, arm in found["evaluations"].items():
+                typer.echo(f"{name}  {folder}: corrected {_estimate(arm['corrected'])}")
+        return
     typer.echo(f"{result['labelled']} labels, {result['unsure']} unsure")
     for name in ("agreement", "kappa", "false_positive_rate", "false_negative_rate",
                  "disagreement"):  # fmt: skip
@@ -113,6 +134,48 @@ def import_(
     for claim, bound in result["bounds"].items():
         typer.echo(f"{claim}: with the graders' errors {bound['low']} to {bound['high']}")
     typer.echo(f"Seal it: pellucid dossier seal {dossier}")
+
+
+def judge(
+    dossier: Dossier,
+    suite: Annotated[str, typer.Option(help="The suite to judge, with all its arms.")],
+    judge: Annotated[
+        list[str],
+        typer.Option(help="A program (smalltalk), or a TOML file of an endpoint or command."),
+    ],
+    asked: Annotated[
+        str | None, typer.Option(help="The question, for judges and people alike.")
+    ] = None,
+    probed: Annotated[
+        int, typer.Option(min=0, help="Samples asked again with suffixes that should not matter.")
+    ] = 50,
+    json: Json = False,
+) -> None:
+    """Have judges say yes or no to every answer of a suite. Seal the dossier afterwards."""
+    from pellucid.evidence.judges.ask import ASKED, open_judge
+    from pellucid.evidence.judges.record import judge_suite, read_judged, write_result
+
+    whole = dossier.resolve()
+    words = whole.with_name(f"{whole.name}-judges")
+    progress = Progress(is_silent=json)
+    for wanted in judge:
+        with open_judge(wanted, words) as one:
+            judge_suite(dossier, suite, one, asked=asked or ASKED, probed=probed, progress=progress)
+    result = write_result(dossier, read_judged(dossier, suite), {})
+    if json:
+        print_json(result)
+        return
+    for name, found in result["judges"].items():
+        for folder, arm in found["evaluations"].items():
+            typer.echo(
+                f"{name}  {folder}: accepted {_estimate(arm['accepted'])}, {arm['missing']} of "
+                f"{arm['samples']} without a verdict ({arm['worst']} to {arm['best']} of all)"
+            )
+        for probe, flips in found["flips"].items():
+            typer.echo(f"{name}  flipped under {probe}: {_estimate(flips['share'])}")
+    for pair, both in result["between"].items():
+        typer.echo(f"{pair}: kappa {_estimate(both['kappa'])}")
+    typer.echo(f"People judge too: pellucid dossier audit draw {dossier} --judged {suite}")
 
 
 def _estimate(estimate: dict[str, Any] | None) -> str:

@@ -2,7 +2,7 @@
 
 What a run did not record is not reconstructed but named, in the list that `build` returns and in
 the dossier's VERIFY.md. The folder appears whole or not at all; of an earlier version of the
-dossier the seals and the reviews are kept, so that versions chain.
+dossier the seals, the reviews and other parties' dossiers are kept, so that versions chain.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pellucid.evidence.claims import MAIN_FAMILY
 from pellucid.evidence.core.check_grading import SETTINGS
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.hashed_prompts import HASHED
+from pellucid.evidence.core.party import EXTERNAL
 from pellucid.evidence.core.schema import (
     PLAN_VERSION,
     SEAL_NAME,
@@ -60,7 +61,7 @@ from pellucid.evidence.zipapp import build_verifier
 from pellucid.ledger import Ledger
 from pellucid.rewards.vectors import load_vectors
 
-KEPT = (SEAL_NAME, SEALS, "reviews", "audits")
+KEPT = (SEAL_NAME, SEALS, EXTERNAL, "reviews", "audits", "judges")
 """Of an earlier version."""
 ROLLOUTS = "train/rollouts.json"
 ENERGY, WINDOWS = "energy", "windows.jsonl"

@@ -60,6 +60,7 @@ ROLES = (
     ("reviews/", "review"),
     ("external/", "another party's"),
     ("audits/", "human audit"),
+    ("judges/", "judgments"),
     ("seals/", "earlier seal"),
     ("VERIFY.md", "instructions"),
     ("verify.pyz", "verifier"),

@@ -11,6 +11,7 @@ from pellucid.evidence.core.archive import Archive, ArchiveError, read_whole
 from pellucid.evidence.core.audit import Watcher
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.findings import Finding
+from pellucid.evidence.core.judged import JudgedSuite
 from pellucid.evidence.core.party import Party
 from pellucid.evidence.core.schema import (
     Claim,
@@ -61,6 +62,10 @@ class Case:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     audits: dict[str, Watcher] = field(default_factory=dict)
     """Human audits by name: they see the samples as these are read."""
+    judged: dict[str, JudgedSuite] = field(default_factory=dict)
+    """Suites with judges: they see the samples too."""
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Audit -> leaf -> what its labellers say."""
     parties: list[Party] = field(default_factory=list)
     """Dossiers of others in external/, examined."""
     replay: list[dict[str, Any]] = field(default_factory=list)

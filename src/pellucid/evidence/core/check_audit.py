@@ -19,11 +19,13 @@ from pellucid.evidence.core.audit import (
     LabelsPredicate,
     SecondFile,
     Watcher,
+    common_labels,
     default_seed,
 )
 from pellucid.evidence.core.audit_numbers import ResultFile, audit_numbers, differing
 from pellucid.evidence.core.canonical import JsonError, parse_canonical, sha256_bytes
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.judged import JudgeOpinions
 from pellucid.evidence.core.samples import Sample
 from pellucid.evidence.core.shapes import shape_problem
 from pellucid.evidence.core.signature import EnvelopeError, read_envelope
@@ -37,8 +39,9 @@ def read_audits(case: Case) -> None:
     names = {path.split("/")[1] for path in case.archive.sizes if path.startswith(AUDITS)}
     for name in sorted(names):
         folder = f"{AUDITS}{name}"
-        if name != GRADERS:
-            case.find("file-malformed", folder, "not an audit that is known", ())
+        if name != GRADERS and name not in case.judged:
+            text = "an audit of neither the graders nor of a suite with judges"
+            case.find("file-malformed", folder, text, ())
             continue
         draw = case.load(f"{folder}/draw.json", DrawFile)
         if draw is None:
@@ -51,7 +54,9 @@ def read_audits(case: Case) -> None:
         if problem:
             case.find("audit-draw", f"{folder}/draw.json", problem, ())
         else:
-            case.audits[name] = Watcher(draw, GraderOpinions(second))
+            judged = case.judged.get(name)
+            opinions = GraderOpinions(second) if judged is None else JudgeOpinions(judged)
+            case.audits[name] = Watcher(draw, opinions)
 
 
 def _draw_problem(case: Case, name: str, draw: DrawFile) -> str | None:
@@ -62,6 +67,9 @@ def _draw_problem(case: Case, name: str, draw: DrawFile) -> str | None:
     evaluations = draw["evaluations"]
     if not evaluations or sorted(set(evaluations)) != evaluations:
         return "its evaluations are none, or out of order"
+    judged = case.judged.get(name)
+    if judged is not None and (evaluations != sorted(judged.sizes) or draw["second"] is not None):
+        return "not of the evaluations that were judged"
     missing = [folder for folder in evaluations if folder not in case.roots]
     return f"{missing[0][:80]} is not in the dossier" if missing else None
 
@@ -78,7 +86,7 @@ def watched(
     case: Case, rows: Iterable[tuple[bytes, Sample]], folder: str
 ) -> Iterable[tuple[bytes, Sample]]:
     """The rows of an evaluation, seen by the audits that it is part of."""
-    for watcher in case.audits.values():
+    for watcher in (*case.audits.values(), *case.judged.values()):
         if folder in watcher.sizes:
             rows = watcher.watch(rows, folder)
     return rows
@@ -100,12 +108,17 @@ class _Check:
         self._using = sorted({i for f in self._draw["evaluations"] for i in case.using(f)})
 
     def all(self) -> None:
-        """Draw, labels, numbers."""
+        """Draw, labels, and of the graders the numbers; those of judges are theirs."""
         self._check_draw()
         sheets = self._sheets()
         if not sheets:
             self._find("audit-unlabelled", "draw.json", f"{len(self._draw['drawn'])} samples")
             return
+        self._case.labels[self._draw["name"]] = common_labels(list(sheets.values()))
+        if self._draw["name"] == GRADERS:
+            self._check_numbers(sheets)
+
+    def _check_numbers(self, sheets: dict[str, dict[str, str]]) -> None:
         result = self._case.load(f"{self._folder}/result.json", ResultFile)
         if result is None:
             return

@@ -112,6 +112,13 @@ CODES: dict[str, Code] = {
     "audit-seed": Code("recomputed", "an audit whose seed somebody chose", True),
     "audit-unlabelled": Code("recomputed", "an audit that was drawn and not labelled", True),
     "audit-unsigned": Code("recomputed", "labels that only the dossier's author states", True),
+    # Judges
+    "judge-broken": Code("recomputed", "judgments that are not as they were stated"),
+    "judgment-missing": Code("recomputed", "samples or probes that a judge left out"),
+    "judge-mismatch": Code("recomputed", "judgments and labels give other numbers"),
+    "judged": Code("recomputed", "what is known of a judge", True),
+    "judge-alone": Code("recomputed", "verdicts of one judge alone", True),
+    "judge-unchecked": Code("recomputed", "a judge whom fewer than 100 labels check", True),
     # Cleanliness
     "contaminated": Code("clean", "items of the test are in the training data", True),
     "scan-mismatch": Code("clean", "scanning again finds other overlaps than were recorded"),

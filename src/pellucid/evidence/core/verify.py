@@ -21,6 +21,7 @@ from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_failures import check_failures
 from pellucid.evidence.core.check_files import check_files, check_seal
+from pellucid.evidence.core.check_judges import check_judges, read_judges
 from pellucid.evidence.core.check_ledger import check_attempts, check_plans, read_ledger
 from pellucid.evidence.core.check_parties import check_parties
 from pellucid.evidence.core.check_reviews import check_reviews
@@ -214,6 +215,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     read_sets,
     read_roots,
     check_models,
+    read_judges,
     read_audits,
     check_evaluations,
     check_attempts,
@@ -226,6 +228,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_comparisons,
     check_failures,
     check_audits,
+    check_judges,
     check_scan,
     check_energy,
     check_reviews,

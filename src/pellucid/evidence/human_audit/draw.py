@@ -7,10 +7,9 @@ The rule of the draw is in `core.audit`, where the verifier applies it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pellucid.artifacts import atomic_write_bytes
 from pellucid.errors import RunError
@@ -20,21 +19,18 @@ from pellucid.evidence.core.audit import (
     MOST_DRAWN,
     DrawFile,
     GraderOpinions,
+    Opinions,
     SecondFile,
     Watcher,
     default_seed,
 )
-from pellucid.evidence.core.canonical import (
-    JsonError,
-    canonical_json,
-    leaf_hash,
-    parse_json,
-    sha256_bytes,
-)
-from pellucid.evidence.core.samples import Sample, SampleError, read_samples
+from pellucid.evidence.core.canonical import leaf_hash, sha256_bytes
+from pellucid.evidence.core.judged import JudgeOpinions
+from pellucid.evidence.core.samples import Sample
 from pellucid.evidence.core.schema import Claims, Root
-from pellucid.evidence.core.shapes import shape_problem
 from pellucid.evidence.core.tally import Evaluation
+from pellucid.evidence.dossier_files import json_bytes, read_json, rows_of
+from pellucid.evidence.judges.record import read_judged
 
 DRAW, SECOND, RESULT = "draw.json", "second.json", "result.json"
 
@@ -51,6 +47,8 @@ class Ask:
     """None: the one that the samples' roots give."""
     suites: Collection[str] = ()
     """Empty: all that a claim rests on."""
+    judged: str | None = None
+    """The suite whose judges are audited; None: the graders are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +61,9 @@ class Shown:
     response: str
 
 
-def audit_folder(dossier: Path) -> Path:
-    """Where the audit of the graders lies."""
-    return dossier / AUDITS / GRADERS
+def audit_folder(dossier: Path, name: str) -> Path:
+    """Where an audit lies: of the graders, or of the judges of a suite."""
+    return dossier / AUDITS / name
 
 
 def audited_evaluations(dossier: Path, suites: Collection[str]) -> dict[str, Root]:
@@ -85,10 +83,16 @@ def begin_draw(dossier: Path, ask: Ask, second: SecondFile | None) -> Watcher:
     """The samples that `ask` draws. Raises RunError where they cannot be read, or are too few."""
     if not (1 <= ask.n <= MOST_DRAWN and 0 <= ask.contested <= MOST_DRAWN):
         raise RunError(f"draw 1 to {MOST_DRAWN} samples: correct --n or --contested")
-    roots = audited_evaluations(dossier, ask.suites)
+    if ask.judged is None:
+        opinions: Opinions = GraderOpinions(second)
+        roots = audited_evaluations(dossier, ask.suites)
+    else:
+        judged = read_judged(dossier, ask.judged)
+        opinions = JudgeOpinions(judged)
+        roots = {f: read_json(dossier / f / "root.json", Root) for f in sorted(judged.sizes)}
     draw: DrawFile = {
         "v": 1,
-        "name": GRADERS,
+        "name": ask.judged or GRADERS,
         "seed": ask.seed or default_seed(root["recorded_root"] for root in roots.values()),
         "n": ask.n,
         "contested": ask.contested,
@@ -97,7 +101,7 @@ def begin_draw(dossier: Path, ask: Ask, second: SecondFile | None) -> Watcher:
         "population": {"contested": 0, "other": 0},
         "drawn": [],
     }
-    watcher = Watcher(draw, GraderOpinions(second))
+    watcher = Watcher(draw, opinions)
     read_population(dossier, watcher)
     draw["population"] = {
         "contested": watcher.population[True],
@@ -105,7 +109,7 @@ def begin_draw(dossier: Path, ask: Ask, second: SecondFile | None) -> Watcher:
     }
     draw["drawn"] = watcher.drawn()
     if not draw["drawn"]:
-        raise RunError("no grader came to a verdict on any sample: there is nothing to audit")
+        raise RunError("nobody came to a verdict on any sample: there is nothing to audit")
     return watcher
 
 
@@ -113,7 +117,8 @@ def file_draw(dossier: Path, watcher: Watcher, second: SecondFile | None) -> Dra
     """Writes the draw into the dossier. Raises RunError where another one is there: who draws
     until the samples please proves nothing.
     """
-    folder, draw = audit_folder(dossier), watcher.draw
+    draw = watcher.draw
+    folder = audit_folder(dossier, draw["name"])
     if second is not None:
         draw["second"] = sha256_bytes(json_bytes(second))
     path = folder / DRAW
@@ -163,28 +168,3 @@ def _shown(leaf: str, sample: Sample) -> Shown:
             "has it, or leave its suite out (--suite)"
         )
     return Shown(leaf=leaf, question=question, gold=gold, response=response)
-
-
-def rows_of(dossier: Path, folder: str) -> Iterator[tuple[bytes, Sample]]:
-    """(line, sample) of an evaluation. Raises RunError where they cannot be read."""
-    path = dossier / folder / "samples.jsonl.gz"
-    try:
-        yield from read_samples(path)
-    except (OSError, SampleError) as error:
-        raise RunError(f"{path} cannot be read ({error}): build the dossier again") from None
-
-
-def read_json(path: Path, shape: Any) -> Any:
-    """A JSON file of a dossier in its shape. Raises RunError."""
-    try:
-        value = parse_json(path.read_bytes())
-    except (OSError, JsonError) as error:
-        raise RunError(f"{path} cannot be read ({error}): is this a dossier?") from None
-    if problem := shape_problem(value, shape):
-        raise RunError(f"{path} is not in its form ({problem}): build the dossier again")
-    return value
-
-
-def json_bytes(value: Any) -> bytes:
-    """A file of an audit: canonical JSON and a newline."""
-    return canonical_json(value) + b"\n"

@@ -34,9 +34,11 @@ class Sheet(NamedTuple):
     num_empty: int
 
 
-def write_sheets(samples: Sequence[Shown], draw_sha256: str, out: Path) -> tuple[Path, Path]:
-    """Writes `out`.jsonl and `out`.html; returns both paths."""
-    head = {"draw": draw_sha256, "asked": ASKED, "labels": list(LABELS)}
+def write_sheets(
+    samples: Sequence[Shown], draw_sha256: str, out: Path, asked: str = ASKED
+) -> tuple[Path, Path]:
+    """Writes `out`.jsonl and `out`.html; returns both paths. `asked`: what a label answers."""
+    head = {"draw": draw_sha256, "asked": asked, "labels": list(LABELS)}
     rows = [
         {
             "number": number,
@@ -57,7 +59,7 @@ def write_sheets(samples: Sequence[Shown], draw_sha256: str, out: Path) -> tuple
 
 def _form(samples: Sequence[Shown], head: dict[str, object]) -> str:
     parts = {
-        "asked": html.escape(ASKED),
+        "asked": html.escape(str(head["asked"])),
         "head": html.escape(json.dumps(head)),
         "rows": "".join(_row(number, one) for number, one in enumerate(samples, 1)),
     }
@@ -72,13 +74,14 @@ def _row(number: int, one: Shown) -> str:
         if closed
         else ""
     )
+    expected = f"<h2>Expected</h2><pre>{_text(one.gold)}</pre>" if one.gold else ""
     choices = "".join(
         f'<label><input type="radio" name="{one.leaf}" value="{label}"> {label}</label>'
         for label in LABELS
     )
     return (
         f"<fieldset><legend>{number}</legend><h2>Question</h2><pre>{_text(one.question)}</pre>"
-        f"<h2>Expected</h2><pre>{_text(one.gold)}</pre><h2>Response</h2>{before}"
+        f"{expected}<h2>Response</h2>{before}"
         f"<pre>{_text(answer)}</pre><p>{choices}</p></fieldset>\n"
     )
 
