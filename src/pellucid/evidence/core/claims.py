@@ -93,7 +93,9 @@ def compute_claim(
     _check_form(claim)
     arms = [_arm(claim, name, evaluations) for name in sorted(claim["arms"])]
     cells = [_cells(claim, arm, keep) for arm in arms]
-    items = [item for item in cells[0] if all(item in other for other in cells[1:])]
+    items = list(cells[0])
+    for other in cells[1:]:
+        items = [item for item in items if item in other]
     if not items:
         raise ClaimError("no item has what the metric needs")
     names = _clusters(claim, arms, items)
@@ -105,7 +107,7 @@ def compute_claim(
         raise ClaimError(str(error)) from None
     if not all(map(math.isfinite, estimate[:3])):
         raise ClaimError("an interval is without end: there are too few clusters")
-    taken = sum(cell[item].samples for cell in cells for item in items)
+    taken = sum([cell[item].samples for cell in cells for item in items])
     low, high = estimate.low, estimate.high
     return Result(estimate.value, low, high, p, len(items), estimate.n_clusters, taken)
 
@@ -253,18 +255,19 @@ def _cells(claim: Claim, arm: Evaluation, keep: Collection[str] | None) -> dict[
 
 
 def _pass_at_1(tally: ItemTally, claim: Claim) -> Cell | None:
-    if not tally.graded:
+    graded = tally.graded
+    if not graded:
         return None
     if claim["unit"] == "sample":
-        return Cell(tally.correct, tally.graded, tally.graded)
-    return Cell(tally.correct / tally.graded, 1.0, tally.graded)
+        return Cell(tally.correct, graded, graded)
+    return Cell(tally.correct / graded, 1.0, graded)
 
 
 def _pass_at_k(tally: ItemTally, claim: Claim) -> Cell | None:
-    k = claim["metric"]["k"]
-    if tally.graded < k:
+    k, graded = claim["metric"]["k"], tally.graded
+    if graded < k:
         return None
-    return Cell(pass_at_k(tally.graded, tally.correct, k), 1.0, tally.graded)
+    return Cell(pass_at_k(graded, tally.correct, k), 1.0, graded)
 
 
 def _cons_at_k(tally: ItemTally, claim: Claim) -> Cell | None:
@@ -299,10 +302,12 @@ _MAKERS: dict[str, Callable[[ItemTally, Claim], Cell | None]] = {
 def _clusters(claim: Claim, arms: Sequence[Evaluation], items: Sequence[str]) -> list[str]:
     if claim["cluster"] == "problem":
         return list(items)
-    for item in items:
-        if any(arm.items[item].cluster != arms[0].items[item].cluster for arm in arms[1:]):
-            raise ClaimError(f"the arms place {item[:60]} in different families")
-    return [arms[0].items[item].cluster for item in items]
+    names = [arms[0].items[item].cluster for item in items]
+    for arm in arms[1:]:
+        for item, name in zip(items, names, strict=True):
+            if arm.items[item].cluster != name:
+                raise ClaimError(f"the arms place {item[:60]} in different families")
+    return names
 
 
 def _cluster_sums(
@@ -315,8 +320,17 @@ def _cluster_sums(
         index = order.setdefault(name, len(order))
         if index == len(gathered):
             gathered.append([])
-        gathered[index].append([x for cell in cells for x in cell[item][:2]])
-    return [tuple(map(math.fsum, zip(*rows, strict=True))) for rows in gathered], order
+        row: list[float] = []
+        for cell in cells:
+            row += cell[item][:2]
+        gathered[index].append(row)
+    return [_column_sums(rows) for rows in gathered], order
+
+
+def _column_sums(rows: Sequence[Sequence[float]]) -> Sums:
+    if len(rows) == 1:  # most families have one item
+        return tuple(map(float, rows[0]))
+    return tuple(map(math.fsum, zip(*rows, strict=True)))
 
 
 def _estimate(claim: Claim, sums: Sequence[Sums]) -> Interval:

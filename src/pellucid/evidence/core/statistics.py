@@ -103,9 +103,10 @@ def jackknife(
     if num_clusters == 1:
         low, high = limits or (-math.inf, math.inf)
         return Interval(value, low, high, math.inf, 1)
-    left_out = [_defined(theta, _minus(total, own)) for own in sums]
-    centre = math.fsum(left_out) / num_clusters
-    spread = math.fsum((x - centre) ** 2 for x in left_out)
+    without = {own: _defined(theta, _minus(total, own)) for own in dict.fromkeys(sums)}
+    centre = math.fsum([without[own] for own in sums]) / num_clusters
+    squares = {own: (x - centre) ** 2 for own, x in without.items()}
+    spread = math.fsum([squares[own] for own in sums])
     se = math.sqrt(spread * (num_clusters - 1) / num_clusters)
     t = t_quantile(0.5 + LEVEL / 2, num_clusters - 1)
     if se <= TIE * max(1.0, abs(value)):
@@ -228,7 +229,7 @@ def _random_flips(sums: Sequence[float], seed: int) -> float:
     groups = list(sizes.items())
     extreme = 0
     for _ in range(flips):
-        ups = sum(size * bits(n).bit_count() for size, n in groups)
+        ups = sum([size * bits(n).bit_count() for size, n in groups])
         extreme += abs(2.0 * ups - total) >= observed
     return (extreme + 1) / (flips + 1)
 
