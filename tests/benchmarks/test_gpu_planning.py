@@ -10,6 +10,7 @@ from shapes import SPECS
 
 from pellucid.train.memory_plan import GIB, choose_plan
 from pellucid.train.memory_sizes import OVERHEAD_BYTES
+from pellucid.train.phase_plans import sampling_plan
 from pellucid.train.step_time import PEAKS, predict
 
 STORED = [
@@ -40,6 +41,23 @@ def test_the_steps_of_the_newest_results_take_about_as_long_as_predicted() -> No
         plan = choose_plan(asked, planning.EVERYTHING)
         seconds = predict(asked, plan, PEAKS[0], float(m.job.new)).step_s
         assert seconds == pytest.approx(m.record["median_s"], rel=0.25)
+
+
+def test_the_newest_rollouts_take_about_as_long_as_predicted() -> None:
+    far = {}
+    for name, m in table.newest_of_project(STORED).items():
+        if m.job.kind in ("rollout", "mixed"):
+            asked = replace(
+                planning.training_job(m.job, SPECS[m.job.shape]),
+                slots=m.job.rows,
+            )
+            plan = sampling_plan(asked, planning.EVERYTHING)
+            mean = m.record["details"].get("mean_length", float(m.job.new))
+            found = predict(asked, plan, PEAKS[0], mean)
+            ratio = (found.prefill_s + found.decode_s) / m.record["median_s"]
+            if not 0.75 <= ratio <= 1.25:
+                far[name] = round(ratio, 2)
+    assert far == {}
 
 
 def test_a_steps_plan_is_that_of_the_packs_there_were() -> None:

@@ -42,9 +42,12 @@ PEAKS = (
 
 SMALL, MIDDLE = 1.0e9, 3.0e9
 """Parameters where a size class ends."""
-DECODE_EFFICIENCY = (0.30, 0.50, 0.72)
-"""Share of the floor that decoding reaches, for small, middle and large models: the smaller, the
-more of a step is launches."""
+DECODE_EFFICIENCY = (0.46, 0.54, 0.65)
+"""Share of the floor that the kernels of decoding reach, for small, middle and large models."""
+LAYER_S = (31e-6, 34e-6, 0.0)
+"""What a layer of a decoding step takes beside that, however few rows there are: launches, and the
+first and last of each kernel's work. In large models it hides behind their weights. Both fitted to
+the rollouts in benchmarks/results, 64 to 1,024 rows on an H200."""
 TRAINING_MFU = (0.45, 0.52, 0.55)
 PREFILL_MFU = (0.35, 0.45, 0.55)
 SECTIONS = 64
@@ -88,7 +91,7 @@ def predict(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) 
     return StepTime(
         prefill_s=_forward_flops(job, body, 0, job.prompt_tokens / 2)
         / (peaks.flops * PREFILL_MFU[size]),
-        decode_s=_decode_s(job, plan, peaks, mean_length) / DECODE_EFFICIENCY[size],
+        decode_s=_decode_s(job, plan, peaks, mean_length),
         training_s=_training_flops(job, plan, body + generated, generated, mean_length)
         / (peaks.flops * TRAINING_MFU[size]),
         optimizer_s=job.minibatches * OPTIMIZER_BYTES * job.spec.num_parameters / peaks.bytes_per_s,
@@ -116,18 +119,24 @@ def _scoring_s(
 
 
 def _decode_s(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) -> float:
-    """The floor of all steps. While samples wait all slots are busy; then rows end one by one."""
+    """All steps. While samples wait all slots are busy; then rows end one by one."""
     slots = max(min(plan.slots, job.num_samples), 1)
     full_steps = (job.num_samples - slots) * mean_length / slots
-    seconds = full_steps * _step_floor_s(job, peaks, slots, mean_length / 2)
+    seconds = full_steps * _step_s(job, peaks, slots, mean_length / 2)
     span = job.max_new_tokens / SECTIONS
     decay = _decay(job.max_new_tokens, mean_length)
     for section in range(SECTIONS):
         own = (section + 0.5) * span
         live = slots * math.exp(-decay * own)
         rows = min(round_rows(math.ceil(live)), slots)
-        seconds += span * _step_floor_s(job, peaks, rows, own)
+        seconds += span * _step_s(job, peaks, rows, own)
     return seconds
+
+
+def _step_s(job: Job, peaks: DevicePeaks, rows: float, own: float) -> float:
+    size = _size_class(job.spec.num_parameters)
+    floor_s = _step_floor_s(job, peaks, rows, own)
+    return floor_s / DECODE_EFFICIENCY[size] + LAYER_S[size] * job.spec.num_layers
 
 
 def _decay(longest: int, mean: float) -> float:
