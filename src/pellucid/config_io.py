@@ -52,7 +52,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> tuple[Recipe
     _open_shortcut(tree)
     set_by_hand = dict.fromkeys(_leaves(tree), BY_RECIPE)
     for override in overrides:
-        key = _apply(tree, override)
+        key = apply_override(tree, override)
         set_by_hand = {k: by for k, by in set_by_hand.items() if not f"{k}.".startswith(f"{key}.")}
         set_by_hand[key] = BY_SET
     return parse_recipe(tree), set_by_hand
@@ -124,8 +124,10 @@ def config_digest(config: Recipe) -> str:
 # Overrides
 
 
-def _apply(tree: dict[str, Any], override: str) -> str:
-    """Put one `a.b=c` into the tree; returns the dotted key that it set."""
+def apply_override(tree: dict[str, Any], override: str) -> str:
+    """Puts one `a.b=c` into the tree of a recipe; returns the dotted key that it set. Raises
+    ConfigError.
+    """
     key, equals, text = override.partition("=")
     key, value = key.strip(), _value(text)
     if not equals or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", key):

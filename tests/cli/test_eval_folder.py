@@ -10,6 +10,7 @@ from pellucid.cli import run_command
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.seal import make_key
 from pellucid.jsonl import ZstdJsonlWriter, read_jsonl, read_zstd_jsonl
+from pellucid.model.load import ASSETS
 from pellucid.pipeline import evaluations
 from pellucid.pipeline.evaluation_options import make_options
 
@@ -181,6 +182,60 @@ def test_an_evaluation_that_is_left_out_of_its_dossier_shows(own, capsys):
 def options(*models, names=(), **more):
     asked = [{"id": one, "template": template} for one, template in models]
     return make_options(SHARED | more, asked, names)
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run whose recipe sets its graders, with the embedded model for what it trained."""
+    run = tmp_path / "run"
+    (run / "stages/01-zero").mkdir(parents=True)
+    (run / "stages/01-zero/model").symlink_to(ASSETS / "tiny-base")
+    (run / "recipe.toml").write_text(
+        'code_timeout_s = 0.5\nmath_verify_timeout_s = 2.0\ntask = { template = "tiny" }\n'
+        "reward = { math_verify = false }\n"
+        "eval = { temperature = 1.0, top_p = 1.0, max_new_tokens = 6 }\n"
+    )
+    return str(run)
+
+
+def test_a_runs_model_is_graded_as_its_recipe_does_unless_told_otherwise(
+    run_folder, tmp_path, capsys
+):
+    own = {"math_verify": False, "math_verify_timeout_s": 2.0, "code_timeout_s": 0.5}
+    asked = command(tmp_path / "own", models=[run_folder])
+    assert run_command([a for a in asked if a != "--json"]) == 0
+    assert "graded with math-verify off, programs 0.5 s" in capsys.readouterr().err
+    [summary] = json.loads((tmp_path / "own/result.json").read_text())["results"]
+    started = [e["payload"] for e in read_jsonl(tmp_path / "own/ledger.jsonl")][2]
+    assert summary["grading"] == started["grading"] == own
+
+    changed = ["--set", "math_verify=true", "--set", "code_timeout_s=9"]
+    assert run_command(command(tmp_path / "set", *changed, models=[run_folder])) == 0
+    [summary] = json.loads(capsys.readouterr().out)
+    assert summary["grading"] == own | {"math_verify": True, "code_timeout_s": 9.0}
+    assert run_command(command(tmp_path / "set", models=[run_folder])) == 2
+    assert "code_timeout_s is 9.0 there and 0.5 here" in capsys.readouterr().err
+
+
+def test_several_models_are_graded_as_the_first_is(run_folder, tmp_path, capsys):
+    assert run_command(command(tmp_path / "x", models=["tiny-r1-base", run_folder])) == 0
+    gradings = [one["grading"] for one in json.loads(capsys.readouterr().out)]
+    assert gradings == [DEFAULTS, DEFAULTS]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("eval.top_k=4", "--set eval.top_k: of an evaluation code_timeout_s, math_verify_tim"),
+        ("code_timeout_s=0", "code_timeout_s = 0: must be greater than 0"),
+        ("math_verify=perhaps", 'reward.math_verify = "perhaps": must be a boolean'),
+        ("code_timeout_s", "write it as key=value"),
+    ],
+)
+def test_what_cannot_be_set_of_graders_is_one_line(override, message, tmp_path, capsys):
+    assert run_command(command(tmp_path / "x", "--set", override, models=["tiny-base"])) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
 
 
 def test_the_default_folder_is_of_the_options():

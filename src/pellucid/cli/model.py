@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from pellucid.config import RunConfig
 from pellucid.config_io import parse_config
 from pellucid.errors import ConfigError
 from pellucid.runlog import Progress
+
+if TYPE_CHECKING:
+    from pellucid.pipeline.grading import Grading
 
 Model = Annotated[
     str,
@@ -75,17 +78,27 @@ def evaluate(
     device: Device = "auto",
     seed: Seed = 0,
     unsafe: Unsafe = False,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Set the graders: code_timeout_s, math_verify_timeout_s or reward.math_verify. "
+            "Default: as the run's recipe does, else a recipe's defaults.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure a model: pass@1 with its interval, extraction failures and truncation.
 
     A run folder is measured as its own recipe does; options change that. Several models are all
-    sampled as the first is. Everything is recorded: `pellucid dossier build` makes its dossier.
+    sampled and graded as the first is. Everything is recorded: `pellucid dossier build` makes its
+    dossier.
     """
     if revision is not None and len(model) > 1:
         raise ConfigError("--revision is the commit of one model: name one, or folders of them")
     manners = [_measured_as(one) for one in model]
-    task, sampling = manners[0]
+    task, sampling, grading = manners[0]
     given = _given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     folder = str(data_dir) if data_dir else task.get("data_dir")
     shared = {
@@ -100,11 +113,12 @@ def evaluate(
     }
     models = [
         _given(id=one, revision=revision, template=template or own["template"])
-        for one, (own, _) in zip(model, manners, strict=True)
+        for one, (own, *_) in zip(model, manners, strict=True)
     ]
     from pellucid.pipeline.evaluation import evaluate_models
-    from pellucid.pipeline.evaluation_options import make_options
+    from pellucid.pipeline.evaluation_options import grader_values, make_options
 
+    shared |= grader_values(grading, overrides or ())
     options = make_options(shared, models, name or ())
     place = out if out is not None else options.default_folder
     results = evaluate_models(options, place, key, Progress(is_silent=json))
@@ -212,17 +226,20 @@ def chat(
             typer.echo(reply)
 
 
-def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Template and sampler of a model: those of its run, or of the recipes around the embedded."""
+def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any], Grading | None]:
+    """Template, sampler and graders of a model: those of its run, or of the recipes around the
+    embedded; graders None: not said.
+    """
     from pellucid.pipeline.manners import run_manners
 
     manners = run_manners(model)
     if manners is not None:
         task = _given(template=manners.template, data_dir=manners.data_dir)
-        return task, dict(manners.sampling)
+        return task, dict(manners.sampling), manners.grading
     if model in ("tiny-base", "tiny-r1-base"):
-        return {"template": "tiny"}, {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 72}
-    return {"template": "r1-zero"}, {}
+        sampling = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 72}
+        return {"template": "tiny"}, sampling, None
+    return {"template": "r1-zero"}, {}, None
 
 
 def _template_of(model: str, given: str | None, other: str, progress: Progress) -> str | None:

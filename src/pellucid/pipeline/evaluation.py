@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ def evaluate_models(
                 recipe=sha256_file(folder.recipe),
             )
             signer = open_key(key, out.parent, progress)
+            progress.say(f"graded with {grading_of(config).words()}")
             file_same_plan(plan_facts(options, suites), folder.root, ledger, signer, progress)
             metered = open_meter(folder.energy, metered_gpus(config.device))
             with stop_on_sigterm() as should_stop, metered as meter:
@@ -218,6 +220,9 @@ def _summaries(
                 for other in results[i].values()
                 if [p.id for p in other.problems] == [p.id for p in result.problems]
             ]
-            device = {"device": result.origin.engine["device"]}
-            summaries.append(about | arm_summary(result) | device | {"differences": differences})
+            made = {
+                "device": result.origin.engine["device"],
+                "grading": asdict(grading_of(model.config)),
+            }
+            summaries.append(about | arm_summary(result) | made | {"differences": differences})
     return summaries

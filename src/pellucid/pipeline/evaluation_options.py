@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pellucid.artifacts import RunFolder, sha256_json
 from pellucid.config import RunConfig
-from pellucid.config_io import dump_table, parse_config
+from pellucid.config_io import apply_override, dump_table, parse_config
 from pellucid.errors import ConfigError, RunError
 from pellucid.evaluate.suites import slug
 from pellucid.evidence.weights import weights_root
 from pellucid.model.load import resolve
+from pellucid.pipeline.grading import Grading
 from pellucid.pipeline.workbench import trained_or_given
 
 NAME = "evaluation.toml"
 PARENT = "evals"
 """Folder of the evaluations for which no other was named."""
 _DIGITS = 8
+SETTABLE = ("code_timeout_s", "math_verify_timeout_s", "reward.math_verify")
+"""What `--set` changes of an evaluation: the settings of its graders. All else has an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,26 @@ class Options:
         return head + dump_table(self.document)
 
 
+def grader_values(grading: Grading | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """Values of a recipe that set the graders: those of a run, changed by `KEY=VALUE`; None: a
+    recipe's defaults. Raises ConfigError for any other key.
+    """
+    tree: dict[str, Any] = {}
+    if grading is not None:
+        tree = asdict(grading)
+        tree["reward"] = {"math_verify": tree.pop("math_verify")}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        name = "reward.math_verify" if key.strip() == "math_verify" else key.strip()
+        if equals and name not in SETTABLE:
+            raise ConfigError(
+                f"--set {name}: of an evaluation {', '.join(SETTABLE)} can be set; "
+                "all else is an option, see pellucid eval --help"
+            )
+        apply_override(tree, name + equals + value)
+    return tree
+
+
 def make_options(
     shared: Mapping[str, Any], models: Sequence[Mapping[str, Any]], names: Sequence[str] = ()
 ) -> Options:
@@ -115,6 +138,9 @@ def _complete(shared: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) ->
         "seed": first.seed,
         "device": first.device,
         "unsafe_code": first.unsafe_code,
+        "code_timeout_s": first.code_timeout_s,
+        "math_verify_timeout_s": first.math_verify_timeout_s,
+        "reward": {"math_verify": first.reward.math_verify},
         "task": first.task.model_dump(mode="json", include={"data_dir"}, exclude_none=True),
         "eval": _plain_eval(shared, first),
         "models": [dict(model) for model in models],

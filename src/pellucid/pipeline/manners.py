@@ -1,4 +1,4 @@
-"""How a run's model is asked where nobody says: as its own recipe does."""
+"""How a run's model is asked and graded where nobody says: as its own recipe does."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from pellucid.artifacts import RunFolder
 from pellucid.config_io import load_recipe
 from pellucid.config_stages import BASE, PipelineConfig
+from pellucid.pipeline.grading import Grading, grading_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manners:
     """What the recipe of a run says of asking its model.
 
-    Example: Manners(template="r1-zero-boxed", data_dir=None, sampling={"temperature": 0.6, …})
+    Example: Manners(template="r1-zero-boxed", data_dir=None, sampling={"temperature": 0.6, …}, …)
     """
 
     template: str
@@ -24,6 +25,8 @@ class Manners:
     data_dir: str | None
     sampling: Mapping[str, Any]
     """`temperature`, `top_p`, `top_k` and `max_new_tokens` of its evaluations."""
+    grading: Grading
+    """Settings of its graders."""
 
 
 def run_manners(model: str) -> Manners | None:
@@ -34,9 +37,13 @@ def run_manners(model: str) -> Manners | None:
     if not recipe.is_file():
         return None
     config, _ = load_recipe(recipe)
-    sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
     if isinstance(config, PipelineConfig):
         stage = RunFolder(Path(model)).last_model()
         template = config.template_of(BASE if stage is None else stage.stage_name)
-        return Manners(template=template, data_dir=config.data_dir, sampling=sampling)
-    return Manners(template=config.task.template, data_dir=config.task.data_dir, sampling=sampling)
+        data_dir = config.data_dir
+    else:
+        template, data_dir = config.task.template, config.task.data_dir
+    sampling = config.eval.model_dump(include={"temperature", "top_p", "top_k", "max_new_tokens"})
+    return Manners(
+        template=template, data_dir=data_dir, sampling=sampling, grading=grading_of(config)
+    )
