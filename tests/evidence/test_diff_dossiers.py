@@ -21,7 +21,7 @@ from pellucid.cli import run_command
 from pellucid.evidence.compare import compare, read_side
 from pellucid.evidence.core import diff as diff_module
 from pellucid.evidence.core.canonical import canonical_json, item_sha256, sha256_bytes
-from pellucid.evidence.core.diff import diff_facets
+from pellucid.evidence.core.diff import DIFF_VERSION, diff_facets
 from pellucid.evidence.core.facets import Facets
 from pellucid.tasks.templates import TEMPLATES
 
@@ -117,6 +117,20 @@ def test_items_prompts_families_and_answers_are_named(ours, tmp_path):
     assert moving[AFTER, "items"][2] == (f"{SUITE}/6",)
 
 
+def test_settings_of_the_graders_are_compared_by_what_the_ledger_says(ours, tmp_path):
+    def change(maker):
+        maker.events = [
+            (kind, payload | {"grading": {"code_timeout_s": 3.0}})
+            if kind == "evaluation_started"
+            else (kind, payload)
+            for kind, payload in maker.default_kinds()
+        ]
+
+    moving, _ = rows(ours, made(change, tmp_path))
+    assert moving[AFTER, "graders' code_timeout_s"] == (None, "3.0", ())
+    assert {what for _, what in moving} == {"graders' code_timeout_s"}
+
+
 def test_an_item_that_is_gone_and_one_that_is_asked_otherwise_once(ours, tmp_path):
     def change(maker):
         maker.samples["before"] = maker.samples["before"][4:]
@@ -191,6 +205,51 @@ def test_evaluations_and_claims_are_found_under_other_names(ours):
 def test_a_model_that_was_trained_anew_is_compared_with_the_one_of_its_name(ours, tmp_path):
     moving, _ = rows(ours, made(set_in("after", model="7" * 64), tmp_path))
     assert moving == {(AFTER, "weights"): (MODELS["after"], "7" * 64, ())}
+
+
+def test_what_is_compared_and_how_it_is_written_changes_with_the_version_alone(ours):
+    """Dossiers hold diffs that later verifiers come to again: whoever changes one of these lists
+    raises DIFF_VERSION.
+    """
+    facets = read_side(ours).facets
+    assert (DIFF_VERSION, sorted(facets.evaluations[AFTER])) == (1, [
+        "answers that are right", "engine batch_invariant", "engine dtype", "engine name",
+        "engine tensor_parallel", "engine version", "families", "graders", "graders' sources",
+        "items", "prompt template", "prompts", "root of the records", "sampler max_new_tokens",
+        "sampler rng", "sampler stop", "sampler temperature", "sampler top_k", "sampler top_p",
+        "samples", "samples an item", "samples withheld", "seed", "weights",
+    ])  # fmt: skip
+    assert sorted(facets.claims["C1"]) == [
+        "clean items: n", "clean items: p", "clean items: value", "cluster", "family",
+        "fresh items: value", "holds", "is_capability", "kind", "level", "limits", "metric", "n",
+        "p", "post_cutoff items: n", "post_cutoff items: p", "post_cutoff items: value", "requires",
+        "rule", "test", "text", "unit", "value",
+    ]  # fmt: skip
+    assert {place: sorted(facts) for place, facts in facets.rest.items()} == {
+        "claims.json": ["corrections", "cutoff", "title"],
+        "weights": ["files", "other models", "released", "trained from"],
+        f"data/{SUITE}": ["first public", "fresh", "licence", "source"],
+        "contamination": ["threshold"],
+        f"contamination/{SUITE}": ["clean"],
+        "prereg/0001": ["attempts allowed", "rule for the checkpoint", "training runs"],
+        "train": ["chosen checkpoint"],
+        "graders": ["vectors"],
+    }
+    a = Facets(rest={"env": {"packages": {"torch": "2", "numpy": "1"}, "python": "3"}, "x": {}})
+    b = Facets(rest={"env": {"packages": {"torch": "3", "numpy": "2"}, "device": "cpu"}})
+    env = {"place": "env", "other": None, "moves_score": True, "names": []}
+    assert diff_facets(a, b).to_dict() == {
+        "v": 1,
+        "moves_score": True,
+        "rows": [
+            {**env, "what": "packages", "a": "2, of which 0 are not in the other",
+             "b": "2, of which 0 are new, 2 changed", "names": ["numpy", "torch"]},
+            {**env, "what": "python", "a": "3", "b": None},
+            {**env, "what": "device", "a": None, "b": "cpu"},
+            {**env, "place": "x", "what": "all of it", "a": "there", "b": None},
+        ],
+        "more_rows": 0,
+    }  # fmt: skip
 
 
 # Hostile or broken input

@@ -173,16 +173,21 @@ def test_a_party_whose_numbers_do_not_follow_from_its_samples_is_named(ours, the
     assert verdict.parties[0].status["recomputed"] == "FAILS"
 
 
-def test_a_diff_that_hides_something_is_named(ours, theirs, diff, tmp_path):
+def test_a_diff_that_hides_something_is_named(ours, theirs, diff, tmp_path, monkeypatch):
     assert diff["rows"]
     fair = {**diff, "rows": [], "moves_score": False}
     assert found(inside(ours, theirs, fair), tmp_path / "a") == {"party-diff"}
+    alike = {**diff, "moves_score": 1}
+    assert alike == diff
+    assert found(inside(ours, theirs, alike), tmp_path / "alike") == {"party-diff"}
     files = inside(ours, theirs, diff)
     del files[f"{PLACE}/diff.json"]
     assert found(seal(files), tmp_path / "b") == {"party-diff"}
     newer = inside(ours, theirs, {**diff, "v": 2})
-    assert found(newer, tmp_path / "c") == set()
-    assert "check-impossible" in found(newer, tmp_path / "c", notes=True)
+    assert found(newer, tmp_path / "c") == {"party-diff"}
+    monkeypatch.setattr(check_parties, "DIFF_VERSION", 2)
+    assert found(inside(ours, theirs, diff), tmp_path / "d") == set()
+    assert "check-impossible" in found(inside(ours, theirs, diff), tmp_path / "d", notes=True)
 
 
 def test_a_party_that_is_put_in_after_the_seal_is_not_part_of_it(ours, theirs, diff, tmp_path):
@@ -207,7 +212,6 @@ def test_a_party_whose_number_lies_apart_from_ours_is_told(ours, tmp_path):
     diff = diff_of(ours, files, tmp_path)
     verdict = verify(write(inside(ours, files, diff), tmp_path / "d"), trusted_key=AUTHOR_ID)
     assert {f.code for f in verdict.findings if not f.kind.is_note} == set()
-    print(render(verdict))
     (apart,) = [f for f in verdict.findings if f.code == "party-differs"]
     assert apart.claims == ("C2",)
     assert apart.text.startswith("C2 is 0.0000 [")

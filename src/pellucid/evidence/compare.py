@@ -25,6 +25,7 @@ from pellucid.evidence.core.schema import SEAL_NAME, SEAL_PREDICATE, SealPredica
 from pellucid.evidence.core.signature import EnvelopeError, read_envelope
 from pellucid.evidence.core.verify import read_claims
 
+CLAIMS = "claims.json"
 READING = (
     check_files,
     read_ledger,
@@ -92,7 +93,8 @@ def read_side(path: Path) -> Side:
             for step in READING:
                 step(case)
             if case.claims is None:
-                raise FacetError(case.findings[0].text if case.findings else "no claims")
+                why = [f.text for f in case.findings if f.where == CLAIMS]
+                raise FacetError(f"{CLAIMS}: {why[-1] if why else 'not read'}")
             return Side(
                 place=str(path),
                 version=_version(archive),

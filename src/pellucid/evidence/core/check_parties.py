@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pellucid.evidence.core.archive import ArchiveError, read_whole
-from pellucid.evidence.core.canonical import JsonError, parse_json
+from pellucid.evidence.core.canonical import canonical_json, parse_json
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.diff import DIFF_VERSION, diff_facets, same_programs
 from pellucid.evidence.core.facets import FacetError, Facets, read_facets
@@ -181,18 +181,22 @@ class _Check:
         """The diff is what comparing gives again, and where numbers lie apart, that is told."""
         try:
             stored = parse_json(read_whole(self.case.archive, f"{self._where}/{DIFF}"))
-        except (ArchiveError, JsonError) as error:
+            written = canonical_json(stored)
+        except (ArchiveError, ValueError) as error:
             self._find("party-diff", f"{DIFF} {error}")
             return
-        if type(stored) is dict and stored.get("v") != DIFF_VERSION:
-            self._find("check-impossible", f"{DIFF} is of another version than this verifier's")
+        version = stored.get("v") if type(stored) is dict else None
+        if type(version) is int and 0 < version < DIFF_VERSION:
+            self._find("check-impossible", f"{DIFF} is of a version before this verifier's")
             return
         theirs = _facets(self.nested)
         if isinstance(own, FacetError) or isinstance(theirs, FacetError):
             self._find("check-impossible", "samples that cannot be read cannot be compared")
             return
-        if diff_facets(own, theirs).to_dict() != stored:
-            self._find("party-diff", f"{DIFF} is not what comparing the two dossiers gives")
+        if canonical_json(diff_facets(own, theirs).to_dict()) != written:
+            is_newer = type(version) is int and version > DIFF_VERSION
+            why = "is newer than this verifier" if is_newer else "is not what comparing them gives"
+            self._find("party-diff", f"{DIFF} {why}")
         self._compare_numbers(own, theirs)
 
     def _compare_numbers(self, own: Facets, theirs: Facets) -> None:

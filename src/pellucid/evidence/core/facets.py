@@ -163,12 +163,27 @@ def _evaluation(case: Case, folder: str, root: Root) -> Facts:
                 heads.add(sample)
     except (SampleError, FacetError, *READ_ERRORS) as error:
         raise FacetError(f"{path}: {error}") from None
-    return heads.facts() | {
-        "samples an item": text_of(root["k"]),
-        "samples": text_of(heads.num_samples),
-        "samples withheld": text_of(root["redacted"]),
-        "root of the records": root["recorded_root"],
-    }
+    return (
+        heads.facts()
+        | _grading(case, root)
+        | {
+            "samples an item": text_of(root["k"]),
+            "samples": text_of(heads.num_samples),
+            "samples withheld": text_of(root["redacted"]),
+            "root of the records": root["recorded_root"],
+        }
+    )
+
+
+def _grading(case: Case, root: Root) -> Facts:
+    """Settings of the graders, as the ledger has them since it keeps them."""
+    for event in case.events:
+        about = event["payload"]
+        if event["kind"] == "evaluation_started" and about["serial"] == root["eval_serial"]:
+            told = about.get("grading")
+            settings = told.items() if type(told) is dict else ()
+            return {f"graders' {text_of(name)}": text_of(value) for name, value in settings}
+    return {}
 
 
 # Claims
