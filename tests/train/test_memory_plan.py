@@ -24,7 +24,7 @@ from pellucid.train.phase_plans import sampling_plan, tuning_plan
 from pellucid.train.step_time import PEAKS, peaks_of, predict
 
 CPU = torch.device("cpu")
-TOKENS = 24
+TOKENS = 64
 
 
 def make_spec(**changes):
