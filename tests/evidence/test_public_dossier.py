@@ -22,3 +22,9 @@ def test_the_public_dossier_holds_and_says_what_is_against_it(tmp_path):
     assert verdict.num_samples == 3 * (1319 * 4 + 500 * 4)
     notes = {f.code for f in verdict.findings}
     assert {"single-seed", "samples-withheld", "contaminated", "extraction-gap"} <= notes
+    # It was planned before views were part of plans, and its texts withheld before ledgers kept
+    # verdicts: both is said. Its gaps have no planned control, and are notes by its plan's version.
+    assert {"plan-older", "verdicts-unbound"} <= notes
+    gaps = [f for f in verdict.findings if f.code == "extraction-gap"]
+    assert [f.where for f in gaps] == ["C1", "C3", "C4"]
+    assert all("unplanned" in f.text for f in gaps)

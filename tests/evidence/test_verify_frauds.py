@@ -232,6 +232,20 @@ def test_a_comparison_of_one_training_says_so_in_its_own_words(honest, tmp_path)
     assert [f.where for f in verdict.findings if f.code == "single-run-unsaid"] == ["C3"]
 
 
+def test_a_training_without_its_rollouts_is_noted(tmp_path):
+    for trainings, said in ((1, True), (0, False)):
+        maker = Maker()
+        maker.plan = maker.default_plan() | {"training_seeds": trainings, "last_step": None}
+        kinds = maker.default_kinds()
+        maker.events = [k for k in kinds if trainings or k[0] != "checkpoint_saved"]
+        maker.plan["ledger"]["count"] = 1
+        files = maker.files()
+        del files["train/rollouts.json"]
+        verdict = verify(write(seal(files), tmp_path / str(trainings)))
+        assert verdict.is_ok
+        assert ("rollouts-missing" in notes(verdict)) is said
+
+
 @pytest.mark.parametrize("threshold", [0.0, 1.01, 2.0])
 def test_a_scan_under_which_copies_count_as_clean_is_weak(threshold, tmp_path):
     maker = Maker()

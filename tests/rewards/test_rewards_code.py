@@ -77,6 +77,8 @@ def test_programs_are_graded_in_their_places_among_other_answers(pool):
     problems, responses, verdicts = zip(*answers, strict=True)
     scores = pool.grade(problems, responses)
     assert [score.verdict for score in scores] == list(verdicts)
+    backwards = pool.grade(problems[::-1], responses[::-1])
+    assert [score.verdict for score in backwards] == list(verdicts[::-1])
     assert scores[0].extracted == "def double(x): return 2 * x"
     assert scores[6].detail.startswith("memory:")
     assert {score.method for score in (scores[0], scores[2])} == {"sandbox"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
-from pellucid.evidence.core.comparisons import FORMAT_METRIC, NO_CLAIM, run_label
+from pellucid.evidence.core.comparisons import FORMAT_METRIC, NO_CLAIM, format_draft, run_label
 from pellucid.evidence.core.schema import PlannedClaim
 
 MAIN_FAMILY = "main"
@@ -105,10 +105,9 @@ def _numbered(
 
 def _format_control(gain: dict[str, Any]) -> dict[str, Any]:
     """The same of the answers found alone, without which a gain is withheld whose arms differ in
-    how many were found (`core.comparisons`). How many there are differs between problems, so that
-    signs are not flipped.
+    how many were found (`core.comparisons`).
     """
-    return {**gain, "metric": dict(FORMAT_METRIC), "test": "clustered_t", "requires": []}
+    return {**format_draft(gain), "requires": []}
 
 
 def _gains(

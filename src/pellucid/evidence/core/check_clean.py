@@ -9,6 +9,7 @@ from typing import Any
 from pellucid.evidence.core.archive import READ_ERRORS
 from pellucid.evidence.core.canonical import JsonError, parse_json
 from pellucid.evidence.core.case import Case
+from pellucid.evidence.core.check_training import is_of_training
 from pellucid.evidence.core.claims import is_capability
 from pellucid.evidence.core.containment import DECIDING, EQUAL, containment, signs, words
 from pellucid.evidence.core.hashed_prompts import (
@@ -68,7 +69,7 @@ def check_scan(case: Case) -> None:
         scanned = case.scan["suites"].get(suite) if case.scan is not None else None
         if not claims:
             continue
-        if case.scan is None and not _is_of_training(case):
+        if case.scan is None and not is_of_training(case):
             text = "what the model was trained on is not known here, so nothing was scanned"
             case.find("check-impossible", folder, text, claims)
             continue
@@ -97,14 +98,6 @@ def check_scan(case: Case) -> None:
             _count_again(case, case.scan)
         elif PROMPTS not in case.archive.sizes:
             case.find("check-impossible", SCAN, "no training texts are here to be scanned again")
-
-
-def _is_of_training(case: Case) -> bool:
-    """Whether anything here was trained; a dossier of evaluations alone has no training texts."""
-    kinds = {event["kind"] for event in case.events}
-    if any(plan["training_seeds"] for plan in case.plans.values()):
-        return True
-    return not kinds.isdisjoint(("stage_started", "checkpoint_saved"))
 
 
 def _check_digests(case: Case) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pellucid.evidence.core.case import Case
-from pellucid.evidence.core.claims import Result
+from pellucid.evidence.core.claims import ClaimError, Result, compute_claim, is_capability
 from pellucid.evidence.core.comparisons import (
     FEW_SEEDS,
     WITHHELD,
+    format_control,
+    format_draft,
     found_shares,
     is_comparison,
     is_gap,
@@ -61,7 +64,26 @@ def _check_gap(case: Case, claim: Claim) -> None:
     shares = found_shares(claim, case.evaluations)
     if is_gap(shares):
         text = f"an answer was found in {shares[0]:.1%} and {shares[1]:.1%} of the samples"
+        text += _found_alone(case, claim)
         case.find("extraction-gap", claim["id"], text, [claim["id"]])
+
+
+def _found_alone(case: Case, claim: Claim) -> str:
+    """What the answers found show, where the plan asked for it, and where it did not."""
+    if not is_capability(claim):
+        return ""
+    control = format_control(claim, case.claim_list())
+    if control is not None:
+        return f"; of the answers found alone speaks {control['id']}"
+    draft: Any = format_draft(claim)
+    try:
+        result = compute_claim(draft, case.evaluations)
+    except ClaimError:
+        return "; the answers found alone tell nothing"
+    return (
+        f"; of the answers found alone it is {result.value:.4f} ({result.low:.4f} to "
+        f"{result.high:.4f}), unplanned"
+    )
 
 
 def _check_engines(case: Case, claim: Claim) -> None:

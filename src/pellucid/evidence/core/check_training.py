@@ -177,12 +177,27 @@ def _check_vectors(case: Case, path: str, vectors: list[Vector]) -> None:
 def check_rollouts(case: Case) -> None:
     """Each reward is the sum of its terms, and each verdict that of its own response."""
     regrader = Regrader()
-    for path in sorted(case.archive.sizes):
-        is_of_stage = path.startswith("train/stages/") and path.endswith("/rollouts.json")
-        if path == ROLLOUTS or is_of_stage:
-            record = case.load(path, Rollouts)
-            if record is not None:
-                _check_rollouts(case, path, record, regrader)
+    paths = [path for path in sorted(case.archive.sizes) if _is_of_rollouts(path)]
+    for path in paths:
+        record = case.load(path, Rollouts)
+        if record is not None:
+            _check_rollouts(case, path, record, regrader)
+    if not paths and is_of_training(case):
+        text = "no rollout of the training is here: rewards, where it had any, are not added up"
+        case.find("rollouts-missing", ROLLOUTS, text)
+
+
+def _is_of_rollouts(path: str) -> bool:
+    is_of_stage = path.startswith("train/stages/") and path.endswith("/rollouts.json")
+    return path == ROLLOUTS or is_of_stage
+
+
+def is_of_training(case: Case) -> bool:
+    """Whether anything here was trained; else its models were measured as they are."""
+    kinds = {event["kind"] for event in case.events}
+    if any(plan["training_seeds"] for plan in case.plans.values()):
+        return True
+    return not kinds.isdisjoint(("stage_started", "checkpoint_saved"))
 
 
 def _check_rollouts(case: Case, path: str, record: Rollouts, regrader: Regrader) -> None:

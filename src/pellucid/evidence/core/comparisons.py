@@ -75,9 +75,18 @@ def truths(
     return found
 
 
+def format_draft(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """What `format_control` looks for. Its test is a t test: how many answers there are differs
+    between problems, so that signs are not flipped.
+    """
+    margin = {k: v for k, v in claim["metric"].items() if k == "margin"}
+    test = None if claim["test"] is None else "clustered_t"
+    return {**claim, "metric": FORMAT_METRIC | margin, "test": test}
+
+
 def format_control(claim: Claim, claims: Sequence[Claim]) -> Claim | None:
     """The same claim of the answers found alone, from the same plan; None: there is none."""
-    metric = FORMAT_METRIC | {k: v for k, v in claim["metric"].items() if k == "margin"}
+    metric = format_draft(claim)["metric"]
     for other in claims:
         is_tested = claim["test"] is None or other["test"] is not None
         is_of_arms = other["metric"] == metric and other["arms"] == claim["arms"]

@@ -143,6 +143,7 @@ CODES: dict[str, Code] = {
     "verdicts-unbound": Code("recomputed", "verdicts that could be changed when withheld", True),
     "claim-impossible": Code("recomputed", "a planned claim that no samples can give", True),
     "claim-withheld": Code("recomputed", "a comparison that is not called true", True),
+    "rollouts-missing": Code("recomputed", "a training without a rollout to look at", True),
     "single-seed": Code("recomputed", "the training was run once", True),
     "scan-coarse": Code("clean", "partial copies may be missed, or look-alikes counted", True),
     "check-impossible": Code("clean", "something that cannot be checked from what is here", True),
