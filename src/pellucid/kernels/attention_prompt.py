@@ -39,7 +39,7 @@ def _skip(current, ids, count):
 
 
 @triton.jit
-def _split(
+def split_of_prompt(
     queries, k, v, base, begin, end, position_stride, scale, dims,
     K: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +105,7 @@ def prompt_kernel(
         all_total = tl.zeros([MEMBERS * HEADS], tl.float32)
         all_acc = tl.zeros([MEMBERS * HEADS, WIDTH], tl.float32)
         for begin in range(first, keys_here if FUSED else first + 1, SPLIT):
-            top, total, acc = _split(
+            top, total, acc = split_of_prompt(
                 queries, k, v, base, begin, tl.minimum(begin + SPLIT, keys_here), position_stride,
                 scale, dims, K, PRECISION,
             )  # fmt: skip

@@ -24,14 +24,16 @@ from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pellucid.kernels.launch import pdl, take_turn
+from pellucid.kernels.room import ROOM, empty_with_room, with_room
 
 BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
 """Length of a block along D. Tensor cores add it to the sum 16 at a time, so that theirs may be
 longer; the arithmetic of float32 and of the interpreter adds a block as a whole."""
-LONG_BLOCK_K = 128
-"""Of the tiles for few rows on tensor cores: half as many waits for memory and for the product."""
 LONG_ROWS = 128
-"""Rows up to which those tiles were measured, and are chosen."""
+"""Rows up to which tiles of longer blocks are chosen: fewer waits, for memory and products."""
+OWN_BYTES = 32 * 2**20
+"""Weights up to which few rows are multiplied here without asking whether cuBLAS would do: it is no
+faster then, and its kernels cannot be launched early (see `launch`)."""
 
 GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
@@ -57,8 +59,10 @@ class Tile(NamedTuple):
     num_stages: int
     per_sm: int
     """Programs that fit into the shared memory of one multiprocessor of Hopper."""
-    is_long: bool = False
-    """Blocks of LONG_BLOCK_K along D."""
+    block_k: int = 0
+    """Length of a block along D; 0: as BLOCK_K says."""
+    rate: int = 32
+    """Bytes a cycle that it gets out of L2, roughly."""
 
 
 TILES = (
@@ -69,7 +73,11 @@ TILES = (
     Tile(64, 64, 4, 5, 2),
     Tile(64, 32, 4, 6, 2),
 )
-LONG_TILES = (Tile(64, 64, 4, 5, 1, True), Tile(64, 32, 4, 5, 1, True))
+LONG_TILES = (
+    Tile(64, 64, 4, 5, 1, 128, 56),
+    Tile(64, 32, 4, 4, 1, 256, 50),
+    Tile(64, 16, 4, 5, 1, 256, 62),
+)
 """Chosen among with the others where there are few rows; Hopper's only."""
 SMALL_TILES = TILES[4:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
@@ -89,9 +97,22 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     needs_grad |= bias is not None and bias.requires_grad
     if needs_grad and torch.is_grad_enabled():
         return _Matmul.apply(x, weight, bias)
-    if x.is_cuda and is_step_size(len(x)) and _library_agrees(x, weight, bias):
+    if _is_small(x, weight) or not (x.is_cuda and is_step_size(len(x))):
+        return _forward(x, weight, bias)
+    if _library_agrees(x, weight, bias):
         return F.linear(x, weight, bias)
     return _forward(x, weight, bias)
+
+
+def fast_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The same without a promise of bits: cuBLAS but where few rows meet small weights."""
+    if _is_small(x, weight) and not torch.is_grad_enabled():
+        return _forward(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _is_small(x: Tensor, weight: Tensor) -> bool:
+    return len(x) <= ROOM and weight.nbytes <= OWN_BYTES and x.element_size() == 2
 
 
 def is_step_size(rows: int) -> bool:
@@ -146,16 +167,16 @@ class _Matmul(torch.autograd.Function):
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None) -> Tensor:
     num_rows, width = x.shape
     num_outputs = weight.shape[0]
-    out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=x.device)
+    out = empty_with_room(num_rows, num_outputs, x.dtype, x.device)
     if not out.numel():
         return out
     if tile is None:
         tiles = device_tiles(x.device, x.dtype, num_rows <= LONG_ROWS)
         tile = choose_tile(num_rows, num_outputs, width, num_sms(x.device), tiles)
-    block_k = LONG_BLOCK_K if tile.is_long else BLOCK_K[x.dtype]
+    block_k = tile.block_k or BLOCK_K[x.dtype]
     num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
     _matmul_kernel[(min(num_tiles, num_sms(x.device) * tile.per_sm),)](
-        TensorDescriptor.from_tensor(copyable(x), [tile.m, block_k]),
+        TensorDescriptor.from_tensor(with_room(copyable(x)), [tile.m, block_k]),
         TensorDescriptor.from_tensor(copyable(weight), [tile.n, block_k]),
         out if bias is None else bias.contiguous(), out, num_rows, num_outputs, width,
         BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=block_k, GROUP_M=GROUP_M,
@@ -173,9 +194,8 @@ def choose_tile(
 
     def cycles(tile: Tile) -> float:
         num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
-        # For each element along D: 2048 multiply-adds a cycle, or 32 bytes a cycle out of L2, 48 in
-        # long blocks.
-        a_step = max(tile.m * tile.n / 2048, (tile.m + tile.n) * 2 / (48 if tile.is_long else 32))
+        # For each element along D: 2048 multiply-adds a cycle, or the bytes out of L2.
+        a_step = max(tile.m * tile.n / 2048, (tile.m + tile.n) * 2 / tile.rate)
         return triton.cdiv(num_tiles, num_sms) * (width * a_step + 1500)
 
     return min(tiles, key=cycles)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pellucid.kernels.launch import pdl, take_turn
+from pellucid.kernels.room import empty_with_room
 
 PARTIAL_ROWS = 1024
 """Most programs of the backward pass; each owns one partial sum of the weight's gradient."""
@@ -62,7 +63,7 @@ def _forward(
     num_rows, width = x.shape
     rows = x.contiguous()
     total = x if delta is None else torch.empty_like(rows)
-    normed = torch.empty(num_rows, width, dtype=weight.dtype, device=x.device)
+    normed = empty_with_room(num_rows, width, weight.dtype, x.device)
     if num_rows:
         added = rows if delta is None else delta.contiguous()
         _forward_kernel[(num_rows,)](

@@ -104,11 +104,12 @@ def _together(heads: Tensor) -> Tensor:
 
 @triton.jit
 def _turn(heads, offsets, inside, cos, sin, is_rotated, HALF: tl.constexpr):
-    """Both halves of a tile of heads, in float32, rotated where is_rotated."""
+    """Both halves of a tile of heads, in float32, rotated where is_rotated. `fma`: see
+    `attention_merge`; `attention_few` rotates too, to the same bits."""
     first = tl.load(heads + offsets, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(heads + offsets + HALF, mask=inside, other=0.0).to(tl.float32)
-    turned_first = tl.where(is_rotated, first * cos - second * sin, first)
-    turned_second = tl.where(is_rotated, second * cos + first * sin, second)
+    turned_first = tl.where(is_rotated, tl.fma(first, cos, -(second * sin)), first)
+    turned_second = tl.where(is_rotated, tl.fma(second, cos, first * sin), second)
     return turned_first, turned_second
 
 

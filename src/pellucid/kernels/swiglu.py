@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pellucid.kernels.launch import pdl, take_turn
+from pellucid.kernels.room import empty_with_room
 
 BLOCK = 1024
 """Columns of a program: 8 a thread, one 16-byte load of bfloat16."""
@@ -49,7 +50,7 @@ class _SwiGLU(torch.autograd.Function):
 
 def _forward(gate_up: Tensor, **launch: Any) -> Tensor:
     num_rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    out = torch.empty(num_rows, width, dtype=gate_up.dtype, device=gate_up.device)
+    out = empty_with_room(num_rows, width, gate_up.dtype, gate_up.device)
     if out.numel():
         grid = (num_rows, triton.cdiv(width, BLOCK))
         _forward_kernel[grid](gate_up.contiguous(), out, F=width, BLOCK=BLOCK, **launch)

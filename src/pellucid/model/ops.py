@@ -98,13 +98,14 @@ def select_ops(device: torch.device, *, exact: bool = False) -> Ops:
         )
     if not triton_ready(device):
         return PLAIN
-    from pellucid.kernels.matmul import matmul
+    from pellucid.kernels.matmul import fast_matmul, matmul
     from pellucid.kernels.norm import add_norm as fused_add_norm
     from pellucid.kernels.rope import rotate as fused_rotate
     from pellucid.kernels.swiglu import swiglu as fused_swiglu
 
+    fastest = fast_matmul if hopper_ready(device) else F.linear
     return Ops(
-        linear=matmul if exact else F.linear,
+        linear=matmul if exact else fastest,
         add_norm=fused_add_norm,
         swiglu=fused_swiglu,
         rotate=fused_rotate,

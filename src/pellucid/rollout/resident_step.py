@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid.algo.head import float32_logits
 from pellucid.kernels.attention import KeySource, attend_rows
+from pellucid.kernels.attention_few import FEW_ROWS, attend_few
 from pellucid.kernels.bookkeeping import advance
 from pellucid.kernels.drafts import accept, propose
 from pellucid.kernels.head_sample import HeadSampler
@@ -191,34 +192,35 @@ class SlotAttention:
         self.own_start = state.slot[:rows].long() * slot_stride
 
     def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
-        spec, size, state, rows = self.arena.spec, self.arena.size, self.state, self.shape.rows
-        own_k, own_v = self.arena.own[0, layer], self.arena.own[1, layer]
+        own, body = self._own(layer), self._body(layer)
+        spec, state, shape = self.arena.spec, self.state, self.shape
+        rows = shape.rows
+        # Drafted rows share a slot: there a key must be written before another row looks at it.
+        if rows <= FEW_ROWS and isinstance(state, LoopState):
+            return attend_few(
+                heads,
+                rotation.table,
+                state.position[:rows],
+                state.slot[:rows],
+                state.own[:rows],
+                own,
+                body if shape.body else None,
+                slot_stride=spec.num_kv_heads * self.arena.size.own * spec.head_dim,
+                num_heads=spec.num_heads,
+                num_kv=spec.num_kv_heads,
+                max_own=shape.own,
+                max_prompt=shape.body,
+            )
         q = rotate_append(
             heads,
             spec.num_heads,
             spec.num_kv_heads,
             rotation.table,
             state.position[:rows],
-            own_k,
-            own_v,
+            own.k,
+            own.v,
             state.slot[:rows],
             state.own[:rows],
-        )
-        own = KeySource(
-            k=own_k,
-            v=own_v,
-            start=self.own_start,
-            length=state.own_length[:rows],
-            head_stride=size.own * spec.head_dim,
-            position_stride=spec.head_dim,
-        )
-        body = KeySource(
-            k=self.arena.prompts[0, layer],
-            v=self.arena.prompts[1, layer],
-            start=state.body_start[:rows],
-            length=state.body[:rows],
-            head_stride=size.prompt_tokens * spec.head_dim,
-            position_stride=spec.head_dim,
         )
         return attend_rows(
             q,
@@ -226,6 +228,30 @@ class SlotAttention:
             body,
             state.group[:rows],
             num_kv=spec.num_kv_heads,
-            max_own=self.shape.own,
-            max_prompt=self.shape.body,
+            max_own=shape.own,
+            max_prompt=shape.body,
+        )
+
+    def _own(self, layer: int) -> KeySource:
+        """The rows' own positions."""
+        head_dim, size = self.arena.spec.head_dim, self.arena.size
+        return KeySource(
+            k=self.arena.own[0, layer],
+            v=self.arena.own[1, layer],
+            start=self.own_start,
+            length=self.state.own_length[: self.shape.rows],
+            head_stride=size.own * head_dim,
+            position_stride=head_dim,
+        )
+
+    def _body(self, layer: int) -> KeySource:
+        """The bodies of their prompts."""
+        head_dim, size = self.arena.spec.head_dim, self.arena.size
+        return KeySource(
+            k=self.arena.prompts[0, layer],
+            v=self.arena.prompts[1, layer],
+            start=self.state.body_start[: self.shape.rows],
+            length=self.state.body[: self.shape.rows],
+            head_stride=size.prompt_tokens * head_dim,
+            position_stride=head_dim,
         )

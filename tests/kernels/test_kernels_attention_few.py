@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from attention_rows import Shape
+from few_rows import Step, attend, random_step
+
+from pellucid.kernels import attention_few
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter's; see _cuda")
+SHAPE = Shape(heads=6, num_kv=2, head_dim=16)
+OWN = [1, 64, 65, 0, 256, 257, 600]
+BODY = [0, 64, 1, 9, 300, 257, 20]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def _with_exact_products(step: Step) -> Step:
+    """The interpreter's products, on a CPU, sum in an order that depends on the row."""
+    return step._replace(
+        heads=step.heads.sign() / 2, keys=step.keys.sign(), prompts=step.prompts.sign()
+    )
+
+
+def _same(got: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.equal(got.nan_to_num(7.0), expected.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("programs", [1, 10**4], ids=["a lane a row", "a lane a split"])
+def test_one_launch_gives_the_bits_and_the_cache_of_four(programs, monkeypatch):
+    monkeypatch.setattr(attention_few, "PROGRAMS", programs)
+    step = _with_exact_products(random_step(OWN, BODY, SHAPE, torch.float16))
+    (got, cache), (expected, other) = (attend(step, SHAPE, few) for few in (True, False))
+    assert expected.isfinite().all()
+    assert _same(got, expected)
+    assert _same(cache, other)
+    assert _same(attend(step, SHAPE, True, max_own=1500, max_prompt=900)[0], expected)
+
+
+def test_real_numbers_agree_too():
+    step = random_step(OWN, BODY, SHAPE, torch.float32)
+    angles = torch.rand(step.table.shape[1:])
+    step = step._replace(table=torch.stack([angles.cos(), angles.sin()]))
+    (got, cache), (expected, other) = (attend(step, SHAPE, few) for few in (True, False))
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    assert _same(cache, other)
+
+
+def test_rows_without_a_prompt_and_idle_rows_are_served():
+    step = _with_exact_products(random_step([3, 0, 70], [0, 0, 0], SHAPE, torch.float16))
+    (got, cache), (expected, other) = (attend(step, SHAPE, few) for few in (True, False))
+    assert (got[1] == 0).all()
+    assert _same(got, expected)
+    assert _same(cache, other)
+
+
+def test_the_next_launch_counts_from_zero_again():
+    step = _with_exact_products(random_step(OWN, BODY, SHAPE, torch.float16))
+    first = attend(step, SHAPE, True)[0]
+    assert not attention_few._arrivals(torch.device("cpu")).any()
+    assert _same(attend(step, SHAPE, True)[0], first)
