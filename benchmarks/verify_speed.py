@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evidence"))
 
 import honest_dossier as base
 
-from pellucid.evidence.core.canonical import canonical_json, item_sha256, leaf_hash
+from pellucid.evidence.core.canonical import canonical_json, item_sha256, leaf_hash, sha256_json
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.tally import Evaluation
@@ -105,6 +105,16 @@ def make(out, num_samples):
         folder.mkdir(parents=True)
         roots[arm], evaluations[f"evals/sums/{arm}"] = write_arm(folder, arm, serial, digests)
     maker.samples, maker.recorded = {}, roots
+    maker.sealed = {
+        arm: {
+            "verdicts_sha256": evaluations[f"evals/sums/{arm}"].verdicts_sha256(),
+            "votes_sha256": evaluations[f"evals/sums/{arm}"].votes_sha256(),
+        }
+        for arm in roots
+    }
+    maker.plan = maker.default_plan()
+    families = sha256_json({item: item for item in digests})
+    maker.plan["suites"]["sums"]["families_sha256"] = families
     reported = base.reported
     base.reported = lambda claims, _, scan: reported(claims, evaluations, scan)
     for arm, serial in maker.attempts:

@@ -16,7 +16,7 @@ and the claim is withheld unless its plan asked for what tells the two apart, an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pellucid.evidence.core.claims import (
     TWO_ARM_KINDS,
@@ -34,7 +34,7 @@ _ROUNDING = 1e-9
 FORMAT_METRIC = {"fn": "rate", "of": "correct", "among": "parsable"}
 NO_CLAIM = "low <= high"
 """The rule of a difference that is printed, and of which nothing is claimed."""
-WITHHELD = "withheld"
+WITHHELD: Final = "withheld"
 """`Claim.level` of a comparison that is not called true."""
 FEW_SEEDS = 3
 """Trainings from which on chance between them is measured."""
