@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "evidence"))
 
+import checked_dossier
 import honest_dossier as base
 
 from pellucid.energy.account import account, read_windows
@@ -118,11 +119,13 @@ def mutation(draw, files):
 
 
 def reviewed_and_metered(folder):
-    """(files, how to seal them) of the honest dossier's second version, with a bill of energy and
-    a round of review."""
+    """(files, how to seal them) of the honest dossier's second version, with a bill of energy, a
+    round of review, judges, and people's labels."""
     maker = base.Maker()
     first = maker.files()
     maker.extra = {"seals/0001.dsse.json": first["SEAL.dsse.json"]}
+    with tempfile.TemporaryDirectory() as checked:
+        maker.extra |= checked_dossier.checked_files(base.Maker(), Path(checked) / "d")
     maker.extra |= bill(folder, json.loads(first["claims.json"])) | review(first)
     version = {"version": 2, "previous": sha256_bytes(first["SEAL.dsse.json"])}
     return base.seal(maker.files(), **version), version

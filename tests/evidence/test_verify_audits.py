@@ -3,27 +3,15 @@
 import json
 
 import pytest
-from honest_dossier import AUTHOR, STRANGER, SUITE, Maker, public_key, seal, signer, write
+from checked_dossier import AUDIT, draw, files_of, fill, own_key, second_of
+from honest_dossier import AUTHOR, STRANGER, SUITE, Maker, seal, write
 
-from pellucid.evidence.core.audit import SECOND_METHOD, answer_pair, pair_key
-from pellucid.evidence.core.canonical import canonical_json, sha256_bytes
+from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.samples import redact_sample
 from pellucid.evidence.core.verify import verify
-from pellucid.evidence.human_audit.draw import (
-    Ask,
-    audit_folder,
-    begin_draw,
-    file_draw,
-    shown_samples,
-)
+from pellucid.evidence.human_audit.draw import audit_folder
 from pellucid.evidence.human_audit.labels import import_labels
-from pellucid.evidence.human_audit.sheet import write_sheets
-from pellucid.evidence.seal import Key
 from pellucid.report.dossier.page import write_dossier_page
-
-AUDIT = "audits/graders"
-MISTAKEN = 7
-"""The person calls this row of the sheet other than the grader does."""
 
 
 def failing(verdict):
@@ -32,52 +20,6 @@ def failing(verdict):
 
 def notes(verdict):
     return {f.code for f in verdict.findings if f.kind.is_note}
-
-
-def own_key(secret):
-    return Key(public_key(secret), signer(secret))
-
-
-def second_of(maker):
-    """A second grader that refuses every answer 25 that the first one takes."""
-    pairs = {answer_pair(s) for arm in maker.samples for s in maker.samples[arm]
-             if s["extracted"] == "25" and s["verdict"] == "correct"}  # fmt: skip
-    return {
-        "v": 1,
-        "name": SECOND_METHOD,
-        "version": "0",
-        "graders": ["integer"],
-        "pairs": 40,
-        "differ": sorted(pair_key("integer", *pair) for pair in pairs),
-        "failed": [],
-    }
-
-
-def draw(folder, *, seed=None, second=None, n=40):
-    ask = Ask(n=n, contested=20, seed=seed)
-    watcher = begin_draw(folder, ask, second)
-    file_draw(folder, watcher, second)
-    digest = sha256_bytes((folder / AUDIT / "draw.json").read_bytes())
-    return watcher, write_sheets(shown_samples(folder, watcher.draw), digest, folder / "../sheet")
-
-
-def fill(sheet, watcher, *, unsure=()):
-    """A person who agrees with the grader but for one row."""
-    head, *rows = [json.loads(line) for line in sheet.read_text().splitlines()]
-    verdicts = {chosen.leaf: chosen.is_right for chosen in watcher.chosen()}
-    for number, row in enumerate(rows):
-        is_right = verdicts[row["leaf"]] != (number == MISTAKEN)
-        row["label"] = "unsure" if number in unsure else "correct" if is_right else "wrong"
-    sheet.write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
-    return sheet
-
-
-def files_of(folder):
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -5,53 +5,21 @@ import json
 import sys
 
 import pytest
-from honest_dossier import ITEMS, STRANGER, SUITE, K, Maker, merkle_root, public_key, seal, signer
+from checked_dossier import ASKED, GENEROUS, SILENT, SWAYED, files_of, judge, people
+from honest_dossier import ITEMS, SUITE, K, Maker, merkle_root, seal
 from honest_dossier import write as write_files
 
 from pellucid.cli import run_command
 from pellucid.endpoint import Answer
 from pellucid.errors import ConfigError, RunError
-from pellucid.evidence.core.canonical import canonical_json, sha256_bytes
+from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.judged import PROBES
 from pellucid.evidence.core.verify import verify
-from pellucid.evidence.human_audit.draw import Ask, begin_draw, file_draw, shown_samples
-from pellucid.evidence.human_audit.labels import import_labels
-from pellucid.evidence.human_audit.sheet import write_sheets
-from pellucid.evidence.judges.ask import ModelJudge, Question, Verdict, messages, open_judge
-from pellucid.evidence.judges.record import judge_suite, read_judged, write_result
-from pellucid.evidence.seal import Key
-from pellucid.runlog import Progress
+from pellucid.evidence.judges.ask import ModelJudge, Question, messages, open_judge
+from pellucid.evidence.judges.record import judge_suite
 
-SILENT = Progress(is_silent=True)
-ASKED = "Is the sum right?"
 JUDGED = f"judges/{SUITE}"
 AFTER = f"evals/{SUITE}/after"
-
-
-class Reader:
-    """Reads the box, and is wrong or silent in its own way."""
-
-    kind = "program"
-
-    def __init__(self, name, *, generous=(), silent=(), swayed_by=""):
-        self.name = self.model = name
-        self._generous, self._silent, self._swayed_by = generous, silent, swayed_by
-
-    def judge(self, questions, asked):
-        assert asked == ASKED
-        return [self._one(q) for q in questions]
-
-    def _one(self, question):
-        if question.gold in self._silent:
-            return Verdict(None, "I would rather not say")
-        is_right = f"boxed{{{question.gold}}}" in question.answer or question.gold in self._generous
-        if self._swayed_by and self._swayed_by in question.answer:
-            is_right = not is_right
-        return Verdict(is_right)
-
-
-GENEROUS = Reader("generous", generous=("13", "21", "33"), silent=("17",))
-SWAYED = Reader("swayed", swayed_by="excellent judge")
 
 
 def failing(verdict):
@@ -60,32 +28,6 @@ def failing(verdict):
 
 def notes(verdict):
     return {f.code for f in verdict.findings if f.kind.is_note}
-
-
-def judge(folder, *judges, probed=20):
-    for one in judges:
-        judge_suite(folder, SUITE, one, asked=ASKED, probed=probed, progress=SILENT)
-    return write_result(folder, read_judged(folder, SUITE), {})
-
-
-def people(folder, n=100, contested=100):
-    """People who read the box, and label what the seed draws."""
-    watcher = begin_draw(folder, Ask(n=n, contested=contested, judged=SUITE), None)
-    file_draw(folder, watcher, None)
-    digest = sha256_bytes((folder / f"audits/{SUITE}/draw.json").read_bytes())
-    shown = shown_samples(folder, watcher.draw)
-    sheet, _ = write_sheets(shown, digest, folder.parent / "sheet", ASKED)
-    head, *rows = [json.loads(line) for line in sheet.read_text().splitlines()]
-    assert head["asked"] == ASKED
-    for row in rows:
-        row["label"] = "correct" if f"boxed{{{row['expected']}}}" in row["response"] else "wrong"
-    sheet.write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
-    return import_labels(folder, sheet, "Ada", Key(public_key(STRANGER), signer(STRANGER)))
-
-
-def files_of(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes()
-            for p in folder.rglob("*") if p.is_file()}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +157,7 @@ FRAUDS = {
         lambda f: edit_judgments(f, lambda lines: [*lines, replaced(lines[0], leaf="0" * 64)]),
         "judge-broken",
     ),
+    "another question": (lambda f: edit_about(f, asked="Is it kind?"), "judge-broken"),
     "fewer probes": (lambda f: edit_about(f, probed=0), "judge-broken"),
     "evaluations left out": (lambda f: edit_about(f, evaluations=[AFTER]), "judge-broken"),
     "a better kappa": (

@@ -26,6 +26,7 @@ from pellucid.evidence.core.judged import (
     JudgeFile,
     JudgmentLine,
     Judgments,
+    asked_sha256,
 )
 from pellucid.evidence.core.judged_numbers import JudgedFile, judged_numbers
 from pellucid.evidence.core.merkle import MerkleTree
@@ -54,8 +55,8 @@ def read_judges(case: Case) -> None:
         ):
             case.find("file-malformed", path, "no file of a judge", ())
     for suite, judges in found.items():
-        if len({tuple(j.about["evaluations"]) for j in judges.values()}) > 1:
-            text = "its judges judged different evaluations"
+        if len({(j.about["asked"], *j.about["evaluations"]) for j in judges.values()}) > 1:
+            text = "its judges were asked of different evaluations, or another question"
             case.find("judge-broken", f"{JUDGES}{suite}", text, ())
         else:
             case.judged[suite] = JudgedSuite(suite, judges)
@@ -87,8 +88,10 @@ def _about_problem(case: Case, folder: str, about: JudgeFile) -> str | None:
     evaluations = about["evaluations"]
     if (about["suite"], about["name"]) != (suite, name) or _NAME.fullmatch(name) is None:
         return "of another suite or judge than its folder"
-    if about["kind"] not in _KINDS or not is_sha256(about["asked_sha256"]) or about["probed"] < 0:
-        return "a kind, digest or number that is none"
+    if about["kind"] not in _KINDS or about["probed"] < 0:
+        return "a kind or number that is none"
+    if about["asked_sha256"] != asked_sha256(about["asked"]):
+        return "another question than that of its digest"
     if not evaluations or sorted(set(evaluations)) != evaluations:
         return "its evaluations are none, or out of order"
     missing = [f for f in evaluations if f not in case.roots or f.split("/")[1] != suite]

@@ -26,13 +26,14 @@ from pellucid.evidence.core.judged import (
     JudgedSuite,
     JudgeFile,
     JudgmentLine,
+    asked_sha256,
     probe_order,
 )
 from pellucid.evidence.core.judged_numbers import judged_numbers
 from pellucid.evidence.core.merkle import MerkleTree
 from pellucid.evidence.core.samples import Sample
 from pellucid.evidence.dossier_files import rows_of
-from pellucid.evidence.judges.ask import AnswerJudge, Question, Verdict, asked_sha256
+from pellucid.evidence.judges.ask import AnswerJudge, Question, Verdict
 from pellucid.rewards.extract import THINK_CLOSE
 from pellucid.runlog import Progress
 
