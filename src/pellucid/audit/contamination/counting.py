@@ -65,14 +65,16 @@ def _counts(documents: Words, items: Words, size: int, document: Ints, item: Int
     """[P, 4] The fields of `Containment`, of pairs whose items have `size` words or more."""
     owner, place = _places(documents, size, np.arange(len(documents.first) - 1))
     grams = GramHashes(documents.hashes).of(size)
-    held = SortedHashes(distinct(_keys(grams.take(place), owner)))
+    there = _keys(grams.take(place), owner)
     grams = GramHashes(items.hashes).of(size)
     which, place = _places(items, size, item)
-    query, found = held.find(_keys(grams.take(place), document.take(which)))
     # A key belongs to one document; an item's n-gram that occurs twice is found twice in it.
-    bits = len(held.hashes).bit_length()
-    once = distinct((which.take(query) << bits) | found) >> bits
-    query = np.sort(query)
+    wanted, number = np.unique(_keys(grams.take(place), document.take(which)), return_inverse=True)
+    is_there = np.zeros(len(wanted), dtype=bool)
+    is_there[SortedHashes(wanted).find(there)[1]] = True
+    query = np.flatnonzero(is_there.take(number))
+    bits = len(wanted).bit_length()
+    once = distinct((which.take(query) << bits) | number.take(query)) >> bits
     pair, at = which.take(query), place.take(query)
     reach = np.full(len(at), size)
     np.minimum(reach[:-1], np.diff(at), out=reach[:-1], where=pair[1:] == pair[:-1])

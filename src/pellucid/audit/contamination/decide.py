@@ -45,12 +45,23 @@ class _Pairs:
         self.document, self.item = rows.document[begins], rows.item[begins]
         self.length = index.lengths[self.item]
         self.of_row = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(new_words)))
-        self.there = rows.there[begins]
         self.covered = np.add.reduceat(new_words, begins) if len(begins) else new_words
         """Words of the item, for each pair."""
+        self.there = self._there()
+        """The same, each n-gram once. An item that repeats itself has more of its words covered
+        than it has words in common with a document."""
         least = index.rule.full * self.length
         self.holds = (self.covered >= least) & (self.there >= least)
         self._weight = self._weights()
+
+    def _there(self) -> Floats:
+        rows = self.rows
+        gram = self.index.gram_of[self.index.first[rows.item] + rows.offset]
+        bits = len(self.index.gram_of).bit_length()
+        _, first = np.unique((self.of_row << bits) | gram, return_index=True)
+        once = np.sort(first)
+        columns = (column.take(once) for column in (rows.document, rows.item, rows.offset))
+        return self._sums(self.of_row.take(once), self.index.new_words_of(*columns)[1])
 
     def _sums(self, pair: Ints, values: NDArray) -> Floats:
         return np.bincount(pair, weights=values, minlength=len(self.item))

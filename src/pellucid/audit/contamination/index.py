@@ -24,7 +24,7 @@ from pellucid.audit.contamination.hashing import (
     is_number,
     mask_numbers,
 )
-from pellucid.audit.contamination.lookup import Ints, SortedHashes, distinct, ranges
+from pellucid.audit.contamination.lookup import Ints, SortedHashes, distinct, owners, ranges
 from pellucid.audit.contamination.placing import Bools, Hits, Placed, placed
 from pellucid.audit.contamination.records import Rule
 from pellucid.evidence.core.containment import DECIDING
@@ -47,8 +47,6 @@ class Match(NamedTuple):
     """Whether the document has it in the one place where it has most of the item."""
     is_own: Bools
     """Whether the document has it in lines in which hardly anything but the item stands."""
-    there: Ints
-    """Words of the document in n-grams of the row's pair."""
 
 
 class _Table:
@@ -67,7 +65,7 @@ class _Table:
     def hits(self, words: Words, grams: GramHashes) -> tuple[Ints, Ints, Ints]:
         """(document, index of the n-gram, word of the document) of all n-grams found, unordered."""
         places, found = self.grams.find(grams.of(self.n))
-        document = np.searchsorted(words.first, places, side="right") - 1
+        document = owners(words.first[:-1], len(words.hashes)).take(places)
         whole = np.flatnonzero(places + self.n <= words.first.take(document + 1))
         return document.take(whole), found.take(whole), places.take(whole)
 
@@ -103,8 +101,13 @@ class ItemIndex:
         """[W] Documents seen so far that have the n-gram which begins at each word."""
         self.other_items: Ints = np.zeros(len(self.item_of), dtype=np.int64)
         """[W] Other items that have it."""
+        self.gram_of: Ints = np.zeros(len(self.item_of), dtype=np.int64)
+        """[W] Number of the n-gram that begins at each word, the same for equal ones."""
+        known = 0
         for table in self.tables:
             self.other_items[table.where] = table.holders(self.item_of) - 1
+            self.gram_of[table.where] = known + np.repeat(np.arange(len(table.start)), table.count)
+            known += len(table.start)
         most = self.weights(self.other_items)
         self._most: Floats = np.concatenate([[0.0], np.cumsum(most)])
         """[W + 1] What the words before weigh at most, whatever documents are read."""
@@ -149,18 +152,28 @@ class ItemIndex:
         inside = offset + n <= self.lengths[item]
         if n < DECIDING:
             inside &= self.lengths[item] == n
+        if self.masked:  # without a number there is no twin
+            inside &= (
+                np.bincount(self.item_of[is_number(words.hashes)], minlength=len(self.lengths))[
+                    item
+                ]
+                > 0
+            )
         hashes, item = hashes[inside], item[inside]
         kept = self._without_stock(hashes, item) if n == DECIDING else slice(None)
         return _Table(n, hashes[kept], place[inside][kept])
 
     def _without_stock(self, hashes: Hashes, item: Ints) -> NDArray[np.bool_]:
         """False for stock phrases, but in items that are mostly made of them: variants of one
-        template share all their n-grams, and would be seen by nothing else.
+        template share all their n-grams, and would be seen by nothing else. Of twins it is enough
+        to see those that few others resemble.
         """
         grams, inverse = np.unique(hashes, return_inverse=True)
         pairs = distinct(inverse * (len(self.lengths) + 1) + item)
         holders = np.bincount(pairs // (len(self.lengths) + 1), minlength=len(grams))
         is_stock = holders[inverse] > self.rule.stock_items
+        if self.masked:
+            return ~is_stock
         stock = np.bincount(item[is_stock], minlength=len(self.lengths))
         grams_of_item = np.bincount(item, minlength=len(self.lengths))
         return ~is_stock | (2 * stock > grams_of_item)[item]
@@ -176,11 +189,18 @@ class ItemIndex:
         self.documents += counts
 
     def match(self, words: Words) -> Match:
-        """Candidate pairs of these documents, numbered from 0, with the n-grams that they share."""
+        """Candidate pairs of these documents, numbered from 0, with the n-grams that they share.
+
+        Where numbers are masked, equal n-grams stand all over a calculation: one is enough, and no
+        place is looked at.
+        """
         if self.masked:
             words = mask_numbers(words)
         grams = GramHashes(words.hashes)
-        hits = self._placed([table.hits(words, grams) for table in self.tables])
+        found = [table.hits(words, grams) for table in self.tables]
+        if self.masked:
+            return self.match_hits([_distinct_hits(*hits) for hits in found])
+        hits = self._placed(found)
         return self._rows(self._candidates(hits), words)
 
     def match_hits(self, hits: Sequence[tuple[Ints, Ints]]) -> Match:
@@ -234,16 +254,14 @@ class ItemIndex:
         offset, length = hits.where - self.first.take(item), self.lengths.take(item)
         if words is None:
             ones = np.ones(len(item), dtype=bool)
-            places = Placed(ones, ~ones, length)
+            places = Placed(ones, ~ones)
         else:
             places = placed(hits, item, offset, length, words.lines, len(words.hashes))
         is_near, is_own = (
-            np.logical_or.reduceat(flags, once) if len(once) else flags
-            for flags in (places.is_near, places.is_own)
+            np.logical_or.reduceat(flags, once) if len(once) else flags for flags in places
         )
-        columns = (hits.document, item, offset, places.there)
-        document, item, offset, there = (column.take(once) for column in columns)
-        return Match(document, item, offset, is_near, is_own, there)
+        columns = (column.take(once) for column in (hits.document, item, offset))
+        return Match(*columns, is_near, is_own)
 
     def new_words_of(self, document: Ints, item: Ints, offset: Ints) -> tuple[Ints, Ints]:
         """Of rows in order: where each pair begins, and of each row its words that no later one
@@ -259,6 +277,12 @@ class ItemIndex:
         reach = np.diff(offset, append=0)
         reach[last] = DECIDING
         return begins, np.minimum(width, reach)
+
+
+def _distinct_hits(document: Ints, found: Ints, _: Ints) -> tuple[Ints, Ints]:
+    bits = int(found.max(initial=0)).bit_length()
+    keys = distinct((document << bits) | found)
+    return keys >> bits, keys & ((1 << bits) - 1)
 
 
 def _is_new(hits: Hits) -> Bools:

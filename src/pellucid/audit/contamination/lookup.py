@@ -61,6 +61,11 @@ def distinct(keys: NDArray) -> NDArray:
     return keys[is_new]
 
 
+def owners(begins: Ints, most: int) -> Ints:
+    """[most] Which of the ranges that begin there, one after the other, each number is in."""
+    return np.repeat(np.arange(len(begins)), np.diff(begins, append=most))
+
+
 def ranges(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
     """(which range, number) of all numbers of ranges that begin at `starts` and have `counts`."""
     which = np.repeat(np.arange(len(counts)), counts)

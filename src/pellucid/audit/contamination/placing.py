@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.audit.contamination.lookup import Ints, ranges
+from pellucid.audit.contamination.lookup import Ints, owners, ranges
 from pellucid.evidence.core.containment import DECIDING
 
 Bools = NDArray[np.bool_]
@@ -42,9 +42,6 @@ class Placed(NamedTuple):
     """About where the median of the pair's hits says that the item stands."""
     is_own: Bools
     """In lines of which the pair's hits have nearly all words."""
-    there: Ints
-    """Words of the document in the pair's hits. An item that repeats itself has more of its words
-    covered than these."""
 
 
 def placed(hits: Hits, item: Ints, offset: Ints, length: Ints, lines: Ints, most: int) -> Placed:
@@ -52,8 +49,7 @@ def placed(hits: Hits, item: Ints, offset: Ints, length: Ints, lines: Ints, most
     of `most` words together.
     """
     if not len(item):
-        nothing = np.zeros(0, dtype=bool)
-        return Placed(nothing, nothing, offset)
+        return Placed(*2 * (np.zeros(0, dtype=bool),))
     is_new = np.append(True, (item[1:] != item[:-1]) | (hits.document[1:] != hits.document[:-1]))
     pair, begins = np.cumsum(is_new) - 1, np.flatnonzero(is_new)
     is_near = _is_near(hits.place - offset, pair, begins, length)
@@ -64,10 +60,9 @@ def placed(hits: Hits, item: Ints, offset: Ints, length: Ints, lines: Ints, most
     reach = np.diff(place, append=0)
     reach[np.append(ordered[1:] != ordered[:-1], True)] = DECIDING
     np.minimum(reach, width, out=reach)
-    there = np.add.reduceat(reach, begins)
     is_own = np.empty(len(pair), dtype=bool)
     is_own[order] = _is_own(ordered, place, width, reach, lines, most)
-    return Placed(is_near, is_own, there.take(pair))
+    return Placed(is_near, is_own)
 
 
 def _is_near(shift: Ints, pair: Ints, begins: Ints, length: Ints) -> Bools:
@@ -81,15 +76,15 @@ def _is_near(shift: Ints, pair: Ints, begins: Ints, length: Ints) -> Bools:
 
 def _is_own(pair: Ints, place: Ints, width: Ints, reach: Ints, lines: Ints, most: int) -> Bools:
     """Of hits by pair and place; `reach` counts the words that no later hit of the pair has."""
-    bits = most.bit_length()
+    bits, line_of = most.bit_length(), owners(lines, most)
     row, word = ranges(place, reach)
     # Ordered: by pair, and within one by line.
-    key = (pair.take(row) << bits) | (np.searchsorted(lines, word, side="right") - 1)
+    key = (pair << bits).take(row) | line_of.take(word)
     begins = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
     covered = np.diff(begins, append=len(key))
     key = key.take(begins)
     words = np.diff(lines, append=most).take(key & ((1 << bits) - 1))
     is_own = 10 * covered >= OWN_TENTHS * words
     ends = (place, place + width - 1)
-    of = ((pair << bits) | (np.searchsorted(lines, end, side="right") - 1) for end in ends)
+    of = ((pair << bits) | line_of.take(end) for end in ends)
     return np.logical_and(*(is_own.take(np.searchsorted(key, one)) for one in of))

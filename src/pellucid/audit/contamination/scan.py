@@ -29,7 +29,12 @@ from pellucid.audit.contamination.records import Item, Kind, Pair, Rule, Scan, S
 from pellucid.evidence.core.containment import DECIDING, LENGTHS, Containment
 
 TWIN_RULE = Rule(
-    coverage=0.7, evidence=3.0, long_coverage=0.7, line_evidence=math.inf, whole_counts=False
+    coverage=0.8,
+    evidence=3.0,
+    long_coverage=0.8,
+    line_evidence=math.inf,
+    whole_counts=False,
+    least=0.8,
 )
 """For texts with masked numbers. Short items are all templates then: evidence is always asked."""
 SIBLING = 0.95
@@ -271,7 +276,7 @@ def _read(job: tuple[Source, int]) -> _Read:
 
 
 def _stacked(matches: Sequence[Match]) -> Match:
-    types = (*[np.int64] * 3, bool, bool, np.int64)
+    types = (*[np.int64] * 3, bool, bool)
     nothing = Match(*(np.zeros(0, dtype=kind) for kind in types))
     return Match(*(np.concatenate(columns) for columns in zip(nothing, *matches, strict=True)))
 
