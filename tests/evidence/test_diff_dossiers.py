@@ -108,8 +108,8 @@ def test_items_prompts_families_and_answers_are_named(ours, tmp_path):
 
     moving, _ = rows(ours, made(change, tmp_path))
     assert moving[AFTER, "prompts"] == (
-        f"{ITEMS}, of which 0 are not in the other",
-        f"{ITEMS}, of which 0 are new, 2 changed",
+        f"{ITEMS}",
+        f"{ITEMS}, 2 of them changed",
         (f"{SUITE}/3", f"{SUITE}/4"),
     )
     assert moving[AFTER, "families"] == ("family-2", "own", (f"{SUITE}/5",))
@@ -140,8 +140,9 @@ def test_an_item_that_is_gone_and_one_that_is_asked_otherwise_once(ours, tmp_pat
     before = f"evals/{SUITE}/before"
     assert moving[before, "items"][1:] == (None, (f"{SUITE}/0",))
     assert moving[before, "samples"][:2] == ("96", "92")
+    assert (before, "families") not in moving
     # the first of its item's samples has the honest prompt: the other stands beside it
-    assert f"{SUITE}/1" in moving[before, "prompts"][2]
+    assert moving[before, "prompts"][2] == (f"{SUITE}/1",)
 
 
 def test_claims_are_compared_number_by_number_and_words_move_nothing(honest, ours, tmp_path):
@@ -235,15 +236,22 @@ def test_what_is_compared_and_how_it_is_written_changes_with_the_version_alone(o
         "train": ["chosen checkpoint"],
         "graders": ["vectors"],
     }
-    a = Facets(rest={"env": {"packages": {"torch": "2", "numpy": "1"}, "python": "3"}, "x": {}})
-    b = Facets(rest={"env": {"packages": {"torch": "3", "numpy": "2"}, "device": "cpu"}})
+    a = Facets(
+        rest={
+            "env": {"packages": {"torch": "2", "numpy": "1", "gguf": "1"}, "python": "3"},
+            "x": {},
+        }
+    )
+    b = Facets(rest={"env": {"packages": {"torch": "3", "numpy": "2", "a": "", "b": ""},
+                             "device": "cpu"}})  # fmt: skip
     env = {"place": "env", "other": None, "moves_score": True, "names": []}
     assert diff_facets(a, b).to_dict() == {
         "v": 1,
         "moves_score": True,
         "rows": [
-            {**env, "what": "packages", "a": "2, of which 0 are not in the other",
-             "b": "2, of which 0 are new, 2 changed", "names": ["numpy", "torch"]},
+            {**env, "what": "packages", "a": "3, 1 of them gone",
+             "b": "4, 2 of them new, 2 of them changed",
+             "names": ["a", "b", "gguf", "numpy", "torch"]},
             {**env, "what": "python", "a": "3", "b": None},
             {**env, "what": "device", "a": None, "b": "cpu"},
             {**env, "place": "x", "what": "all of it", "a": "there", "b": None},
@@ -275,6 +283,13 @@ def test_what_was_changed_after_the_seal_is_compared_and_said(honest, ours, tmp_
     out = capsys.readouterr().out
     assert "NOT AS IT WAS SEALED: file-changed" in out
     assert "seed" in out
+
+
+def test_a_draft_is_compared_too(honest, ours, tmp_path, capsys):
+    left = ("MANIFEST.jsonl", "SEAL.dsse.json")
+    write({p: d for p, d in honest.items() if p not in left}, tmp_path)
+    assert run_command(["dossier", "diff", str(ours), str(tmp_path)]) == 0
+    assert f"B  {tmp_path}: not sealed, not signed\n" in capsys.readouterr().out
 
 
 def test_texts_of_a_stranger_do_not_act_on_the_terminal(honest, ours, tmp_path, capsys):

@@ -87,7 +87,8 @@ def _described(name: str, side: Side) -> str:
     version = f"version {side.version}" if side.version is not None else "not sealed"
     signer = f"signed by key {side.keyid}" if side.keyid else "not signed"
     more = f" (and {len(side.faults) - 1} more)" if len(side.faults) > 1 else ""
-    broken = f"; NOT AS IT WAS SEALED: {side.faults[0]}{more}" if side.faults else ""
+    what = "DAMAGED" if side.version is None else "NOT AS IT WAS SEALED"
+    broken = f"; {what}: {side.faults[0]}{more}" if side.faults else ""
     return f"{name}  {side.place}: {version}, {signer}{broken}"
 
 

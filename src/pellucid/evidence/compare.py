@@ -6,6 +6,7 @@ sealed is compared all the same, and said to be so.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ from pellucid.evidence.core.check_training import check_weights
 from pellucid.evidence.core.diff import Diff, diff_facets
 from pellucid.evidence.core.facets import FacetError, Facets, read_facets
 from pellucid.evidence.core.recognise import why_no_dossier
-from pellucid.evidence.core.schema import SEAL_NAME, SEAL_PREDICATE, SealPredicate
+from pellucid.evidence.core.schema import (
+    MANIFEST_NAME,
+    SEAL_NAME,
+    SEAL_PREDICATE,
+    SealPredicate,
+)
 from pellucid.evidence.core.signature import EnvelopeError, read_envelope
 from pellucid.evidence.core.verify import read_claims
 
@@ -49,7 +55,7 @@ class Side:
     keyid: str | None
     """Key that signed."""
     faults: tuple[str, ...]
-    """What is not as it was sealed, a line each."""
+    """What is damaged, or not as it was sealed, a line each."""
     facets: Facets
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,9 +105,7 @@ def read_side(path: Path) -> Side:
                 place=str(path),
                 version=_version(archive),
                 keyid=case.keyid,
-                faults=tuple(
-                    f"{f.code} {f.where}: {f.text}" for f in case.findings if not f.kind.is_note
-                ),
+                faults=tuple(_faults(case)),
                 facets=read_facets(case),
             )
     except (ArchiveError, FacetError) as error:
@@ -109,6 +113,16 @@ def read_side(path: Path) -> Side:
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         text = f"{path} is damaged ({type(error).__name__}): verify it first"
         raise DataError(text) from error
+
+
+def _faults(case: Case) -> Iterator[str]:
+    """Of a draft, that it has no seal and no manifest yet is none."""
+    is_draft = SEAL_NAME not in case.archive.sizes
+    for finding in case.findings:
+        is_early = finding.code in ("file-unlisted", "seal-missing", "prereg-missing")
+        is_early = is_early or (finding.code, finding.where) == ("file-missing", MANIFEST_NAME)
+        if not finding.kind.is_note and not (is_draft and is_early):
+            yield f"{finding.code} {finding.where}: {finding.text}"
 
 
 def _version(archive: Archive) -> int | None:

@@ -27,6 +27,11 @@ RECORDED = frozenset({
 })  # fmt: skip
 """What is told and moves no score by itself: where it has an effect, another row shows that."""
 
+BY_ITEM = frozenset({
+    "prompts", "families", "graders", "answers that are right", "first public", "fresh", "clean",
+})  # fmt: skip
+"""Maps of items that are compared where both have the item: which items there are, `items` says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -212,10 +217,16 @@ def _compare(
 def _rows(place: str, other: str | None, a: Facts, b: Facts) -> Iterator[Row]:
     for what in [*a, *(name for name in b if name not in a)]:
         one, two = a.get(what), b.get(what)
+        if what in BY_ITEM and isinstance(one, dict) and isinstance(two, dict):
+            one, two = _shared(one, two), _shared(two, one)
         if one != two:
             texts, names = _shown(one, two)
             yield Row(place=place, other=other, what=what, a=texts[0], b=texts[1], names=names,
                       moves_score=what not in RECORDED)  # fmt: skip
+
+
+def _shared(own: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in own.items() if name in other}
 
 
 def _shown(a: Fact | None, b: Fact | None) -> tuple[tuple[str | None, str | None], tuple[str, ...]]:
@@ -229,9 +240,12 @@ def _shown(a: Fact | None, b: Fact | None) -> tuple[tuple[str | None, str | None
     names = tuple(sorted([*changed, *removed, *added])[:MAX_NAMES])
     if len(names) == 1:
         return (one.get(names[0]), two.get(names[0])), names
+    gone = f", {len(removed)} of them gone" if removed else ""
+    new = f", {len(added)} of them new" if added else ""
+    other = f", {len(changed)} of them changed" if changed else ""
     texts = (
-        None if a is None else f"{len(one)}, of which {len(removed)} are not in the other",
-        None if b is None else f"{len(two)}, of which {len(added)} are new, {len(changed)} changed",
+        None if a is None else f"{len(one)}{gone}",
+        None if b is None else f"{len(two)}{new}{other}",
     )
     return texts, names
 
