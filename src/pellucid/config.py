@@ -332,6 +332,10 @@ class EvidenceConfig(Section):
     """Day until which the base model's data may reach: problems first public on or after it are the
     view `post_cutoff`. Fixed by the plan. Example: 2024-09-19
     """
+    audit: int = Field(default=0, ge=0, le=10_000)
+    """Samples on which people will check the graders: promised with the plan, and missed by the
+    verifier where their labels are not there. 0: none are promised.
+    """
     region: str = "world"
     """Where the run's electricity comes from: a country code of `energy/factors.json`, or `world`.
     """

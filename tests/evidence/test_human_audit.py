@@ -4,6 +4,7 @@ import json
 
 import pytest
 from chromium import BINARY, CONTRAST, browser
+from finished_run import write_recipe
 from honest_dossier import ITEMS, SUITE, K, Maker, write
 
 from pellucid.cli import run_command
@@ -181,3 +182,13 @@ def test_the_form_saves_a_sheet_that_can_be_imported(dossier, tmp_path):
     assert run_command(command) == 0
     result = json.loads((dossier / "audits/graders/result.json").read_text())
     assert (result["labelled"], result["unsure"]) == (11, 1)
+
+
+def test_a_recipe_promises_labels_with_its_plan(tmp_path):
+    recipe = write_recipe(tmp_path, tmp_path / "key")
+    make_key(tmp_path / "key")
+    command = ["dossier", "plan", str(recipe), "--out", str(tmp_path / "run"), "--json"]
+    assert run_command([*command, "--set", "evidence.audit=7"]) == 0
+    events = [json.loads(line) for line in (tmp_path / "run/ledger.jsonl").read_text().splitlines()]
+    (filed,) = [event for event in events if event["kind"] == "preregistered"]
+    assert filed["payload"]["audit"] == 7

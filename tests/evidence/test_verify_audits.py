@@ -219,6 +219,20 @@ def test_a_draw_without_labels_is_noted(tmp_path):
     assert "audit-unlabelled" in notes(verdict)
 
 
+@pytest.mark.parametrize(("promised", "is_missed"), [(40, False), (400, True)])
+def test_labels_that_the_plan_promised_are_missed(promised, is_missed, tmp_path):
+    maker = Maker()
+    kinds = maker.default_kinds()
+    kinds[1][1]["audit"] = promised
+    maker.events = kinds
+    folder = write(maker.files(), tmp_path / "d")
+    watcher, (sheet, _) = draw(folder)
+    import_labels(folder, fill(sheet, watcher), "Ada", own_key(STRANGER))
+    verdict = verify(write(seal(files_of(folder)), tmp_path / "sealed"))
+    assert failing(verdict) == set()
+    assert ("audit-missing" in notes(verdict)) is is_missed
+
+
 def test_two_labellers_count_where_they_agree(tmp_path):
     folder = write(Maker().files(), tmp_path / "d")
     watcher, (sheet, _) = draw(folder)

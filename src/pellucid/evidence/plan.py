@@ -80,6 +80,8 @@ class PlanFacts:
     """The largest threshold that a scan of these suites may have."""
     last_step: int | None = None
     """At which the training of the released model ends; None: that follows from its data."""
+    audit: int = 0
+    """Samples that people will label; 0: none are promised."""
 
 
 def make_plan(facts: PlanFacts, events: list[Event]) -> Preregistration:
@@ -160,7 +162,9 @@ def _detectable(claims: Sequence[PlannedClaim], suites: Mapping[str, Suite]) -> 
 # Filing
 
 
-def file_plan(run: Path, ledger: Ledger, plan: Preregistration, key: Key | None) -> Path:
+def file_plan(
+    run: Path, ledger: Ledger, plan: Preregistration, key: Key | None, *, audit: int = 0
+) -> Path:
     """Writes the plan and its signature, and then the ledger's event, which also names the sources
     that fresh items come from. RunError: there is one.
     """
@@ -175,6 +179,7 @@ def file_plan(run: Path, ledger: Ledger, plan: Preregistration, key: Key | None)
         id=plan["id"],
         sha256=digest,
         fresh_generator=generator_digest(),
+        **({"audit": audit} if audit else {}),
     )
     return path
 

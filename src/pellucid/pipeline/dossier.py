@@ -121,7 +121,7 @@ def file_same_plan(
     if filed is not None:
         check_same_plan(filed, plan)
         return filed
-    file_plan(run, ledger, plan, key)
+    file_plan(run, ledger, plan, key, audit=facts.audit)
     tested = sum(claim["test"] is not None for claim in plan["claims"])
     progress.say(
         f"plan {plan['id']} is filed: {counted(tested, 'claim')} to be decided by the samples"
@@ -158,6 +158,7 @@ def plan_facts(recipe: Recipe, *, with_weights: bool = True) -> PlanFacts:
         cutoff=recipe.evidence.cutoff,
         clean_below=largest_threshold(list(suites.values())),
         last_step=_last_step(recipe),
+        audit=recipe.evidence.audit,
     )
 
 

@@ -13,6 +13,7 @@ from pellucid.evidence.core.audit import (
     LABELS,
     LABELS_PREDICATE,
     MOST_DRAWN,
+    SURE,
     DrawFile,
     GraderOpinions,
     Label,
@@ -96,6 +97,12 @@ def check_audits(case: Case) -> None:
     """Everything about them, once all samples were read."""
     for name, watcher in case.audits.items():
         _Check(case, f"{AUDITS}{name}", watcher).all()
+    promised = [e["payload"].get("audit") for e in case.events if e["kind"] == "preregistered"]
+    wanted = max((n for n in promised if type(n) is int), default=0)
+    labelled = sum(label in SURE for label in case.labels.get(GRADERS, {}).values())
+    if labelled < wanted:
+        text = f"labels of {wanted} samples were promised with the plan, {labelled} are here"
+        case.find("audit-missing", f"{AUDITS}{GRADERS}", text)
 
 
 class _Check:

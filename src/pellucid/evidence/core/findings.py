@@ -111,6 +111,7 @@ CODES: dict[str, Code] = {
     "audited": Code("recomputed", "what human labels say of the graders", True),
     "audit-seed": Code("recomputed", "an audit whose seed somebody chose", True),
     "audit-unlabelled": Code("recomputed", "an audit that was drawn and not labelled", True),
+    "audit-missing": Code("recomputed", "fewer human labels than the plan promised", True),
     "audit-unsigned": Code("recomputed", "labels that only the dossier's author states", True),
     # Judges
     "judge-broken": Code("recomputed", "judgments that are not as they were stated"),

@@ -120,4 +120,5 @@ a started evaluation; `merkle_root` (the `recorded_root` of its root.json), `sam
 `verdicts_sha256` and `votes_sha256` (`tally.Evaluation`) of an ended one, `grading` of the started
 ones that a claim compares (`check_grading`); by `pellucid verify
 --fresh`, `fresh_generator` of a plan. Every started evaluation is either in evals/ or ended by
-`evaluation_aborted`; both count as attempts."""
+`evaluation_aborted`; both count as attempts. `audit` of a plan: so many human labels are promised.
+"""
