@@ -285,6 +285,17 @@ def test_panels_show_what_was_measured_and_skip_what_was_not():
     assert panel.figure.count("<svg") == 1
 
 
+def test_memory_taken_stands_beside_what_was_planned():
+    curves = {
+        "memory/used_gib": ([1, 2], [52.0, 53.5]),
+        "memory/allocated_gib": ([1, 2], [50.0, 50.5]),
+        "memory/planned_gib": ([1, 2], [55.3, 55.3]),
+    }
+    [panel] = make_panels(curves)
+    assert panel.title == "Memory of the GPU"
+    assert panel.summary == "taken 52 → 53.5, in use 50 → 50.5, planned 55.3 → 55.3"
+
+
 def test_steps_to_read_are_spread_over_the_run():
     assert spread_steps([3, 1, 2]) == [1, 2, 3]
     assert spread_steps(range(1, 62)) == [1, 16, 31, 46, 61]

@@ -97,6 +97,11 @@ _SPECS = (
         caption="Completion tokens per second, over whole steps.",
         names=("timing/tokens_per_s",),
     ),
+    _Spec(
+        title="Memory of the GPU",
+        caption="GiB: taken from the device, in use by torch, and what the plan had said.",
+        names=("memory/used_gib", "memory/allocated_gib", "memory/planned_gib"),
+    ),
 )
 _LABELS = {
     "rollout/reward_mean": "reward",
@@ -111,6 +116,9 @@ _LABELS = {
     "train/kl": "KL",
     "train/grad_norm": "norm",
     "timing/tokens_per_s": "tokens/s",
+    "memory/used_gib": "taken",
+    "memory/allocated_gib": "in use",
+    "memory/planned_gib": "planned",
 }
 
 
