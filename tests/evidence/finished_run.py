@@ -14,7 +14,7 @@ rollout = {{ prompts = 1, group_size = 8, max_new_tokens = 12, slots = 8 }}
 reward = {{ math_verify = false, terms = {{ accuracy = 1.0, format = 1.0 }} }}
 train = {{ steps = 1, checkpoint_every = 1 }}
 controls = {{ random_reward = true }}
-evidence = {{ dossier = true, key = "{key}" }}
+evidence = {{ dossier = true, key = "{key}", cutoff = "2024-09-19" }}
 
 [eval]
 temperature = 1.0

@@ -12,8 +12,10 @@ from pellucid.artifacts import RunFolder
 from pellucid.cli import run_command
 from pellucid.errors import DataError, RunError
 from pellucid.evidence.core.canonical import canonical_json
+from pellucid.evidence.core.schema import OldPlannedSuite, OldPreregistration
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.fresh_items.make import generator_digest
+from pellucid.evidence.plan import check_same_plan
 from pellucid.evidence.redact import redact
 from pellucid.evidence.referee import Request, examine
 from pellucid.evidence.review.rounds import start_round
@@ -68,7 +70,9 @@ def test_the_plan_is_filed_before_anything_is_measured(finished):
     assert plan["arms"]["before"]["role"] == "baseline"
     assert plan["arms"]["after"]["model"] is None
     assert plan["v"] == 2
-    assert (plan["cutoff"], plan["clean_below"], plan["last_step"]) == (None, 1.0, 1)
+    assert (plan["cutoff"], plan["clean_below"], plan["last_step"]) == ("2024-09-19", 1.0, 1)
+    claims = json.loads((finished / "dossier/claims.json").read_text())
+    assert claims["cutoff"] == plan["cutoff"]
     gains = [c for c in plan["claims"] if c["test"] == "sign_flip"]
     assert [list(c["arms"].values()) for c in gains] == [
         ["evals/chain/after", "evals/chain/before"],
@@ -76,6 +80,21 @@ def test_the_plan_is_filed_before_anything_is_measured(finished):
     ]
     assert all(c["requires"] == ["random-reward"] for c in gains)
     assert "80 % power" in plan["mde"][gains[0]["id"]]
+
+
+def test_a_plan_that_an_older_version_filed_is_held_to_what_it_says(finished):
+    plan = json.loads((finished / "prereg/0001.json").read_text())
+    suites = {
+        key: {name: suite[name] for name in OldPlannedSuite.__annotations__}
+        for key, suite in plan["suites"].items()
+    }
+    old = {name: plan[name] for name in OldPreregistration.__annotations__}
+    old |= {"v": 1, "suites": suites, "claims": plan["claims"][:2]}
+    check_same_plan(old, plan)
+    with pytest.raises(RunError, match="other grader sha256 than this recipe"):
+        check_same_plan(old, plan | {"grader_sha256": "0" * 64})
+    with pytest.raises(RunError, match="other cutoff than this recipe"):
+        check_same_plan(plan, plan | {"cutoff": None})
 
 
 def test_samples_name_the_weights_that_answered(finished):

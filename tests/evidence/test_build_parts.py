@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ed448
 from safetensors.torch import load_file
 
 from pellucid.config import ControlsConfig, RewardConfig, RunConfig, TrainConfig
-from pellucid.errors import ModelError, RunError
+from pellucid.config_io import parse_recipe
+from pellucid.errors import ConfigError, ModelError, RunError
 from pellucid.evaluate.records import SampleRecord, item_sha256
 from pellucid.evaluate.suites import Suite
 from pellucid.evidence.claims import (
@@ -197,6 +198,13 @@ def test_a_base_measured_on_other_problems_is_no_rival():
     ]
     claims = default_claims(evaluations, base="before", subject="after")
     assert [c for c in claims if c["test"]] == []
+
+
+def test_a_cutoff_is_a_day():
+    document = {"evidence": {"cutoff": "2024-09-19"}}
+    assert parse_recipe(document).evidence.cutoff == "2024-09-19"
+    with pytest.raises(ConfigError, match="cutoff"):
+        parse_recipe({"evidence": {"cutoff": "September 2024"}})
 
 
 # Controls

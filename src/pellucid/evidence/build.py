@@ -184,7 +184,7 @@ class _Assembly:
             prereg=self.plan["id"] if self.plan else "",
             training_seeds=self.plan["training_seeds"] if self.plan else 1,
             title=f"Claims of the {'evaluation' if is_evaluation else 'run'} {self.run.root.name}",
-            cutoff=self.sources.cutoff,
+            cutoff=self._cutoff(),
             sets=self.sources.sets,
             scan=self.sources.scan,
             models=self.answered,
@@ -206,6 +206,11 @@ class _Assembly:
             "tested": len(tested),
             "missing": self.missing,
         }
+
+    def _cutoff(self) -> str | None:
+        """The plan's, where it fixed one."""
+        is_fixed = self.plan is not None and self.plan["v"] > 1
+        return self.plan["cutoff"] if self.plan and is_fixed else self.sources.cutoff
 
     def _measured(self, stages: list[StageFolder]) -> str:
         write_checkpoints(self.out, [], LAST_STEP, "", stages[-1].stage_name)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.artifacts import StageFolder, atomic_write_json, open_run, sha256_file, writing
+from pellucid.config_io import load_recipe
 from pellucid.data.load import require_sandbox
 from pellucid.energy.meter import open_meter
 from pellucid.errors import ModelError
@@ -117,8 +118,16 @@ def plan_facts(options: Options, suites: Mapping[str, Sequence[Suite]]) -> PlanF
         claims=claims,
         training_seeds=0,
         sets=sets,
+        cutoff=_cutoff(options),
         clean_below=largest_threshold([suite for own in suites.values() for suite in own]),
     )
+
+
+def _cutoff(options: Options) -> str | None:
+    """The latest that the recipe of a run among the models names; None: none does."""
+    recipes = [Path(model.config.model.id) / "recipe.toml" for model in options.models]
+    days = [load_recipe(path)[0].evidence.cutoff for path in recipes if path.is_file()]
+    return max((day for day in days if day is not None), default=None)
 
 
 def _is_finished(folder: EvaluationFolder, ledger: Ledger) -> bool:

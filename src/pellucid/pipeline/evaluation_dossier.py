@@ -42,6 +42,7 @@ def build_evaluation_dossier(
             subject="",
             base="",
             sets=facts.sets,
+            cutoff=facts.cutoff,
             claims=planned_claims(facts),
             scan=_scan(options, [s for own in suites.values() for s in own]),
             texts=texts_of(_models(options)) if is_packed else None,
