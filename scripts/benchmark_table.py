@@ -276,6 +276,10 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
         return f" ({details['gain']:.1f} × unshared, {decoding})"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
+    if job.kind == "planned":
+        plan = details["planned"]
+        time = "" if plan["step_s"] is None else f", {plan['step_s']:.1f} s"
+        return f" (planned: {plan['peak'] / GIB:.0f} GiB{time})"
     if job.kind != "gap":
         return ""
     normal = f"`exact = false`: {details['normal']['mean_gap']:.3g}"

@@ -207,7 +207,7 @@ def test_aims_of_ratios_memory_and_gaps(aim_rows) -> None:
 def test_planned_memory_stands_beside_what_was_measured(tmp_path) -> None:
     step = record(
         "planned-0.5b", "pellucid", peak_allocated_bytes=1, used_memory_bytes=40 * 2**30,
-        details={"planned": {"peak": 42 * 2**30}},
+        details={"planned": {"peak": 42 * 2**30, "step_s": 6.61}},
     )  # fmt: skip
     (tmp_path / "gpu-1.json").write_text(json.dumps(document("2026-01-01", step)))
     measured = table.load(tmp_path)
@@ -216,6 +216,8 @@ def test_planned_memory_stands_beside_what_was_measured(tmp_path) -> None:
         "| 42.0 GiB | 40.0 GiB | +5.0% |"
     ]
     assert table.plan_table([]) == "Not measured yet."
+    [cells] = [line.split(" | ") for line in table.table(measured).splitlines() if "42" in line]
+    assert cells[2:6] == ["**5.0 s** (planned: 42 GiB, 6.6 s)", "–", "–", "40 GiB"]
 
 
 def test_the_legend_says_how_often_peers_were_measured(tmp_path) -> None:
