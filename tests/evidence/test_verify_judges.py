@@ -5,7 +5,16 @@ import json
 import sys
 
 import pytest
-from checked_dossier import ASKED, GENEROUS, SILENT, SWAYED, files_of, judge, people
+from checked_dossier import (
+    ASKED,
+    GENEROUS,
+    SILENT,
+    SWAYED,
+    checked_files,
+    files_of,
+    judge,
+    people,
+)
 from honest_dossier import ITEMS, SUITE, K, Maker, merkle_root, seal
 from honest_dossier import write as write_files
 
@@ -14,6 +23,7 @@ from pellucid.endpoint import Answer
 from pellucid.errors import ConfigError, RunError
 from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.judged import PROBES
+from pellucid.evidence.core.samples import redact_sample, sample_line
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.judges.ask import ModelJudge, Question, messages, open_judge
 from pellucid.evidence.judges.record import judge_suite
@@ -90,6 +100,17 @@ def test_one_judge_whom_nobody_checked_is_noted(tmp_path):
     verdict = verify(write_files(seal(files_of(folder)), tmp_path / "sealed"))
     assert failing(verdict) == set()
     assert notes(verdict) >= {"judge-alone", "judge-unchecked"}
+
+
+def test_judgments_go_on_counting_after_texts_were_withheld(tmp_path):
+    maker = Maker()
+    kept = checked_files(maker, tmp_path / "d")
+    maker.recorded = {arm: merkle_root(map(sample_line, s)) for arm, s in maker.samples.items()}
+    maker.samples = {arm: [redact_sample(s) for s in own] for arm, own in maker.samples.items()}
+    maker.extra = kept
+    verdict = verify(write_files(maker.files(), tmp_path / "withheld"))
+    assert not [c for c in failing(verdict) if c.startswith(("audit", "judg"))]
+    assert notes(verdict) >= {"judged", "audited"}
 
 
 # Frauds
@@ -176,6 +197,14 @@ FRAUDS = {
     "a judge left out": (
         lambda f: [f.pop(p) for p in list(f) if p.startswith(f"{JUDGED}/swayed/")],
         "judge-mismatch",
+    ),
+    "numbers without judges": (
+        lambda f: [
+            f.pop(p)
+            for p in list(f)
+            if p.startswith(f"{JUDGED}/") and not p.endswith("/result.json")
+        ],
+        "judge-broken",
     ),
     "labels of another draw": (
         lambda f: f.update({f"audits/{SUITE}/draw.json": f[f"audits/{SUITE}/draw.json"] + b" "}),

@@ -64,6 +64,7 @@ class Case:
     """Human audits by name: they see the samples as these are read."""
     judged: dict[str, JudgedSuite] = field(default_factory=dict)
     """Suites with judges: they see the samples too."""
+    num_judgments: int = 0
     labels: dict[str, dict[str, str]] = field(default_factory=dict)
     """Audit -> leaf -> what its labellers say."""
     parties: list[Party] = field(default_factory=list)

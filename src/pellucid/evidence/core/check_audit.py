@@ -140,7 +140,8 @@ class _Check:
         draw, watcher = self._draw, self._watcher
         drawn, given = watcher.drawn(), draw["drawn"]
         if drawn != given:
-            strange = len([d for d in given if d not in drawn])
+            right = {d["leaf"] for d in drawn}
+            strange = sum(d["leaf"] not in right for d in given)
             text = f"{strange} of {len(given)} are not what the seed draws, {len(drawn)} would be"
             self._find("audit-draw", "draw.json", text)
         population = {"contested": watcher.population[True], "other": watcher.population[False]}
@@ -167,7 +168,7 @@ class _Check:
 
     def _sheet(self, by: str, file: str) -> dict[str, str]:
         case, path = self._case, f"{self._folder}/{file}"
-        wanted = [drawn["leaf"] for drawn in self._watcher.drawn()]
+        wanted = {drawn["leaf"] for drawn in self._watcher.drawn()}
         labels: dict[str, str] = {}
         for line in self._lines(path):
             labels[line["leaf"]] = line["label"]

@@ -18,6 +18,7 @@ from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.judged import (
     AS_IT_IS,
     JUDGES,
+    MAX_JUDGES,
     MAX_JUDGMENTS,
     NO,
     PROBES,
@@ -41,25 +42,33 @@ _KINDS = ("program", "command", "endpoint")
 
 def read_judges(case: Case) -> None:
     """Reads all judgments, so that the samples can be looked up in them as they are read."""
-    found: dict[str, dict[str, Judgments]] = {}
+    folders: dict[str, set[str]] = {}
     for path in sorted(case.archive.sizes):
         if not path.startswith(JUDGES):
             continue
-        parts = path.split("/")
-        if len(parts) == 4 and parts[3] == "judge.json":
-            judgments = _read_judge(case, path.removesuffix("/judge.json"))
-            if judgments is not None:
-                found.setdefault(parts[1], {})[parts[2]] = judgments
-        elif not (len(parts) == 4 and parts[3] == "judgments.jsonl.gz") and not (
-            len(parts) == 3 and parts[2] == "result.json"
-        ):
-            case.find("file-malformed", path, "no file of a judge", ())
-    for suite, judges in found.items():
-        if len({(j.about["asked"], *j.about["evaluations"]) for j in judges.values()}) > 1:
-            text = "its judges were asked of different evaluations, or another question"
-            case.find("judge-broken", f"{JUDGES}{suite}", text, ())
-        else:
-            case.judged[suite] = JudgedSuite(suite, judges)
+        match path.split("/")[1:]:
+            case [suite, "result.json"]:
+                folders.setdefault(suite, set())
+            case [suite, judge, "judge.json" | "judgments.jsonl.gz"]:
+                folders.setdefault(suite, set()).add(judge)
+            case _:
+                case.find("file-malformed", path, "no file of a judge", ())
+    for suite, judges in folders.items():
+        _read_suite(case, suite, sorted(judges))
+
+
+def _read_suite(case: Case, suite: str, names: list[str]) -> None:
+    where = f"{JUDGES}{suite}"
+    if not 0 < len(names) <= MAX_JUDGES:
+        case.find("judge-broken", where, f"{len(names)} judges, not 1 to {MAX_JUDGES}", ())
+        return
+    judges = {name: _read_judge(case, f"{where}/{name}") for name in names}
+    found = {name: judgments for name, judgments in judges.items() if judgments is not None}
+    if len({(j.about["asked"], *j.about["evaluations"]) for j in found.values()}) > 1:
+        text = "its judges were asked of different evaluations, or another question"
+        case.find("judge-broken", where, text, ())
+    elif found:
+        case.judged[suite] = JudgedSuite(suite, found)
 
 
 def _read_judge(case: Case, folder: str) -> Judgments | None:
@@ -76,6 +85,7 @@ def _read_judge(case: Case, folder: str) -> Judgments | None:
         if leaf in verdicts:
             where = f"{folder}/judgments.jsonl.gz line {number}"
             case.find("judge-broken", where, "its sample was judged already", ())
+        case.num_judgments += 1
         verdicts[leaf] = None if line["verdict"] is None else line["verdict"] == YES
     if (tree.count, tree.root()) != (about["count"], about["root"]):
         text = "the judgments are not those whose root judge.json states"
@@ -106,8 +116,9 @@ def _lines(case: Case, path: str, tree: MerkleTree) -> Iterator[tuple[int, Judgm
     try:
         with case.archive.open(path) as file:
             for number, raw in enumerate(gzip_lines(file, size), 1):
-                if number > MAX_JUDGMENTS:
-                    case.find("archive-refused", path, f"more than {MAX_JUDGMENTS} judgments", ())
+                if case.num_judgments >= MAX_JUDGMENTS:
+                    text = f"more than {MAX_JUDGMENTS} judgments in all"
+                    case.find("archive-refused", path, text, ())
                     return
                 tree.add(leaf_hash(raw))
                 problem, line = _line(raw)

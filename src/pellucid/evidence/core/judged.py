@@ -50,7 +50,10 @@ USER = """\
 REFERENCE = "\n\n<|A Right Answer, for comparison|>\n{gold}"
 """What a model is told. Other words need another version of judge.json."""
 
-MAX_JUDGMENTS = 1_000_000
+MAX_JUDGMENTS = 500_000
+"""Of one dossier, and samples of one judged suite: they take about 100 MB."""
+MAX_JUDGES = 16
+"""Of one suite."""
 YES, NO = "yes", "no"
 
 
