@@ -450,7 +450,8 @@ def reported(planned, evaluations, scan):
         }
         for claim in planned
     ]
-    families = {"main": {"correction": "holm", "claims": ["C1", "C3"]}}
+    main = [claim["id"] for claim in planned if claim["family"] == "main"]
+    families = {"main": {"correction": "holm", "claims": main}} if main else {}
     whole = {
         "v": 1,
         "title": "Sums",

@@ -173,7 +173,9 @@ def test_every_gain_has_a_format_control_that_is_decided_like_it():
     assert control["metric"] == {"fn": "rate", "of": "correct", "among": "parsable"}
     same = ("kind", "arms", "unit", "cluster", "family", "rule")
     assert [control[key] for key in same] == [gain[key] for key in same]
-    assert claim_text(control) == "of the answers found on toy more are right of after than of before"
+    assert (
+        claim_text(control) == "of the answers found on toy more are right of after than of before"
+    )
     assert "missing ones" in claim_limits(control, 1)
     assert [int(c["id"][1:]) for c in claims] == list(range(1, len(claims) + 1))
     own = compared_claims(evaluations, ["before", "after"])
