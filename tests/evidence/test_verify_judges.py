@@ -27,6 +27,7 @@ from pellucid.evidence.core.samples import redact_sample, sample_line
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.judges.ask import ModelJudge, Question, messages, open_judge
 from pellucid.evidence.judges.record import judge_suite
+from pellucid.report.dossier.page import write_dossier_page
 
 JUDGED = f"judges/{SUITE}"
 AFTER = f"evals/{SUITE}/after"
@@ -111,6 +112,15 @@ def test_judgments_go_on_counting_after_texts_were_withheld(tmp_path):
     verdict = verify(write_files(maker.files(), tmp_path / "withheld"))
     assert not [c for c in failing(verdict) if c.startswith(("audit", "judg"))]
     assert notes(verdict) >= {"judged", "audited"}
+
+
+def test_the_page_of_the_dossier_tells_the_judges_apart(judged, tmp_path):
+    files, result = judged
+    text = write_dossier_page(write_files(files, tmp_path / "d")).read_text()
+    arm = result["judges"]["generous"]["evaluations"][AFTER]
+    assert f"{arm['worst']} to {arm['best']}</a>" in text
+    assert f">{arm['corrected']['value']} [" in text
+    assert text.count("<td>swayed</td>") == 3
 
 
 # Frauds

@@ -110,6 +110,7 @@ def render(view: DossierView, *, with_samples: bool = True) -> str:
         scans=list(_scan_rows(view, cells)),
         recalls=list(_recall_rows(view, cells)),
         audit=list(_audit_rows(view, cells)),
+        judged=list(_judged_rows(view, cells)),
         costs=list(_cost_rows(view, cells)),
         files=[
             (row["path"], row["sha256"], cells.fact(row["path"], words.count(row["bytes"])))
@@ -205,11 +206,34 @@ def _audit_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]]
     for name, text in AUDITED.items():
         found = view.audit[name]  # type: ignore[literal-required]
         if found is not None:
-            shown = f"{found['value']} [{found['low']}, {found['high']}]"
-            yield text, cells.fact(AUDIT_PATH, shown)
+            yield text, _estimated(cells, AUDIT_PATH, found)
     for claim, bound in view.audit["bounds"].items():
         shown = f"{bound['low']} to {bound['high']}"
         yield f"{claim} with the graders' errors", cells.fact(AUDIT_PATH, shown)
+
+
+def _judged_rows(view: DossierView, cells: Cells) -> Iterator[dict[str, Any]]:
+    """Of each judge and evaluation: the share of yes, its bounds, and as labels correct it."""
+    for path, result in view.judged.items():
+        for judge, found in result["judges"].items():
+            kappa = found["kappa"]
+            for evaluation, arm in found["evaluations"].items():
+                missing = f"{words.count(arm['missing'])} of {words.count(arm['samples'])}"
+                yield {
+                    "judge": judge,
+                    "evaluation": evaluation,
+                    "accepted": _estimated(cells, path, arm["accepted"]),
+                    "missing": cells.fact(path, missing),
+                    "bounds": cells.fact(path, f"{arm['worst']} to {arm['best']}"),
+                    "corrected": _estimated(cells, path, arm["corrected"]),
+                    "kappa": _estimated(cells, path, kappa),
+                }
+
+
+def _estimated(cells: Cells, path: str, found: Mapping[str, str] | None) -> Markup:
+    if found is None:
+        return Markup('<span class="none">none</span>')
+    return cells.fact(path, f"{found['value']} [{found['low']}, {found['high']}]")
 
 
 def _cost_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]]:

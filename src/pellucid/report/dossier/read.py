@@ -18,6 +18,8 @@ from pellucid.evidence.core.audit import AUDITS, GRADERS
 from pellucid.evidence.core.audit_numbers import ResultFile
 from pellucid.evidence.core.canonical import JsonError, parse_json, sha256_bytes
 from pellucid.evidence.core.claims import TWO_ARM_KINDS
+from pellucid.evidence.core.judged import JUDGES
+from pellucid.evidence.core.judged_numbers import JudgedFile
 from pellucid.evidence.core.samples import Sample, SampleError, read_samples
 from pellucid.evidence.core.schema import (
     MANIFEST_NAME,
@@ -67,6 +69,8 @@ class DossierView:
     scan: Mapping[str, Any] | None
     audit: ResultFile | None
     """What people's labels say of the graders; None: nobody labelled."""
+    judged: Mapping[str, JudgedFile]
+    """Path of the result -> what judges say of a suite."""
     energy: Any
     """energy/report.json, whatever is in it; None: not there."""
     readings: tuple[tuple[str, str, tuple[Pair, ...]], ...]
@@ -94,6 +98,7 @@ def read_dossier(path: Path, *, with_verdict: bool = False) -> DossierView:
                 curves=_curves(path, archive),
                 scan=_optional(archive, SCAN_PATH, Scan),
                 audit=_optional(archive, AUDIT_PATH, ResultFile),
+                judged={p: _checked(archive, p, JudgedFile) for p in _judged_paths(archive)},
                 energy=_json(archive, ENERGY_PATH) if ENERGY_PATH in archive.sizes else None,
                 readings=tuple(_readings(path, document)),
                 rounds=rounds,
@@ -124,6 +129,11 @@ def _checked(archive: Archive, path: str, shape: Any) -> Any:
     if problem is not None:
         raise RunError(f"{path} is not in its form ({problem}): build the dossier again")
     return value
+
+
+def _judged_paths(archive: Archive) -> list[str]:
+    own = (p for p in archive.sizes if p.startswith(JUDGES) and p.count("/") == 2)
+    return sorted(p for p in own if p.endswith("/result.json"))
 
 
 def _optional(archive: Archive, path: str, shape: Any) -> Any | None:
