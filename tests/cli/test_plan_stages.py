@@ -94,6 +94,18 @@ def test_reward_models_and_teachers_take_memory_and_time_beside_the_policy(recip
     assert alone["seconds"]["step"] < general["seconds"]["step"]
 
 
+def test_a_teacher_compared_over_the_whole_vocabulary_is_planned_so(recipe, capsys):
+    bytes_of = {
+        estimate: phases(capsys, recipe, "--set", f"stages.distill.on_policy.estimate={estimate}")[
+            "distill", "on-policy"
+        ]["bytes"]
+        for estimate in ("token", "vocabulary")
+    }
+    assert bytes_of["token"]["logits"] > 0 == bytes_of["vocabulary"]["logits"]
+    assert bytes_of["vocabulary"]["head_work"] > bytes_of["token"]["head_work"]
+    assert bytes_of["vocabulary"]["activations"] > bytes_of["token"]["activations"]
+
+
 def test_steps_are_at_most_what_the_recipe_can_make(recipe, capsys):
     found = phases(capsys, recipe)
     assert found["zero", "training"]["steps"] == 7

@@ -1,12 +1,15 @@
 """Predicted bytes against the tensors themselves, and the choices made from them."""
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
+from pellucid.algo.divergence import Head, linear_reverse_kl
 from pellucid.algo.head import linear_logprobs
 from pellucid.config import TrainConfig
 from pellucid.errors import ConfigError
@@ -321,6 +324,42 @@ def test_a_teacher_reads_while_keys_and_values_rest():
     assert plan.rollout_peak - plan.resident == plan.prefill
     larger = replace(plan, scoring=10 * plan.activations + plan.logits + plan.head_work)
     assert larger.training_peak - larger.resident == larger.scoring
+
+
+def test_a_teacher_compared_whole_needs_no_kept_logits_and_what_the_comparison_holds():
+    large = replace(QWEN_05B, width=1536, num_layers=28, ffn_width=8960)
+    drawn = Beside(specs=(large,), element=2, is_teacher=True)
+    whole = replace(drawn, is_compared_whole=True)
+    job = beside_job(beside=whole, tokens_per_pack=8192)
+    plan = choose_plan(job, 140 * GIB)
+    completion = job.completion_tokens(8192)
+    assert plan.logits == 0
+    assert plan.head_work == sizes.divergence_bytes(QWEN_05B, large, 2, completion)
+    # Two float32 copies of the head's gradient, seven chunks of 128 MiB.
+    assert 1.9 * GIB < plan.head_work < 2.1 * GIB
+    assert plan.scoring == sizes.forward_bytes(large, 2, 8192)
+    of_the_drawn = choose_plan(replace(job, beside=drawn), 140 * GIB)
+    assert of_the_drawn.logits > 0
+    # The teacher's last hidden states stay until the student has learnt from them.
+    assert plan.activations == of_the_drawn.activations + 2 * large.width * 8192
+    assert plan.training_peak - plan.resident >= plan.activations + plan.head_work
+
+
+@pytest.mark.parametrize("rows", [64, 128, 512])
+def test_what_the_comparison_holds_is_what_torch_allocates(rows, monkeypatch):
+    student = replace(QWEN_05B, vocab_size=4000, width=32)
+    teacher = replace(QWEN_05B, vocab_size=4100, width=48)
+    monkeypatch.setattr("pellucid.algo.divergence.CHUNK_BYTES", 4 * 4100 * rows)
+    torch.manual_seed(0)
+    tokens, weight_grad = 512, torch.zeros(4000, 32)
+    own = Head(torch.randn(tokens, 32, requires_grad=True), torch.randn(4000, 32))
+    other = Head(torch.randn(tokens, 48), torch.randn(4100, 48))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        linear_reverse_kl(own, other, scale=1.0, weight_grad=weight_grad).loss.backward()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    peak = max(accumulate(changes))
+    assert 0.8 < peak / sizes.divergence_bytes(student, teacher, 4, tokens) <= 1.0
 
 
 def test_models_beside_that_do_not_fit_are_named():

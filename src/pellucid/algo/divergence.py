@@ -21,7 +21,11 @@ from torch.autograd.function import once_differentiable
 from pellucid.algo.head import float32_logits
 
 CHUNK_BYTES = 128 << 20
-"""Float32 logits of one chunk; half a dozen arrays of that size live at once."""
+"""Float32 logits of one chunk."""
+LIVE_CHUNKS = 7
+"""Arrays of that size at once: log-probabilities of both models, probabilities, differences and
+slopes of a chunk live on while the logits of the next are made and divided.
+"""
 
 
 class Head(NamedTuple):
@@ -64,10 +68,15 @@ def linear_reverse_kl(
     num_rows = student.weight.shape[0]
     assert num_rows <= teacher.weight.shape[0], "the teacher knows every token of the student"
     assert temperature > 0.0, "temperature is positive: greedy decoding has no distribution"
-    rows = chunk or max(CHUNK_BYTES // (4 * teacher.weight.shape[0]), 16)
+    rows = chunk or chunk_rows(teacher.weight.shape[0])
     return ReverseKl(
         *_LinearReverseKl.apply(*student, *teacher, scale, temperature, rows, weight_grad)
     )
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Rows computed at once for a teacher of that vocabulary."""
+    return max(CHUNK_BYTES // (4 * vocab_size), 16)
 
 
 class _LinearReverseKl(torch.autograd.Function):

@@ -241,7 +241,12 @@ class _Planner:
         for arm in stage.arms:
             if arm == "on-policy":
                 config = _common(self.recipe, stage.name, rollout=stage.rollout, algo=ALGO)
-                beside = Beside(specs=(self.base.spec,), element=BF16, is_teacher=True)
+                beside = Beside(
+                    specs=(self.base.spec,),
+                    element=BF16,
+                    is_teacher=True,
+                    is_compared_whole=stage.on_policy.estimate == "vocabulary",
+                )
                 yield self._learning(config, student, asked, beside, steps=None, name=arm)
                 continue
             if arm == "iterative-sft":

@@ -26,6 +26,10 @@ class Beside:
     """A teacher reads the trainer's packs while keys and values rest; reward models read packs of
     their own, with keys and values beside them.
     """
+    is_compared_whole: bool = False
+    """A teacher whose every token's probability is compared with the student's (`on_policy.estimate
+    = "vocabulary"`), in place of the loss head: it reads a pack just before the student does.
+    """
 
     @property
     def weights(self) -> int:
@@ -34,17 +38,29 @@ class Beside:
 
     def work(self, tokens: int, completion: int) -> int:
         """Most that reading a pack of so many tokens holds, one model at a time; of a teacher the
-        logits of a chunk of its completion tokens as well.
+        logits of a chunk of its completion tokens as well, unless `divergence` has them.
         """
         return max((self._work(spec, tokens, completion) for spec in self.specs), default=0)
 
     def _work(self, spec: ModelSpec, tokens: int, completion: int) -> int:
         forward = sizes.forward_bytes(spec, self.element, tokens)
-        if not self.is_teacher:
+        if not self.is_teacher or self.is_compared_whole:
             return forward
         hidden = self.element * spec.width * tokens
         rows = sizes.logit_rows(spec.vocab_size, completion)
         return max(forward, hidden + sizes.FLOAT32 * spec.vocab_size * rows)
+
+    def kept(self, tokens: int) -> int:
+        """What stays of reading a pack while the student learns from it: the teacher's last hidden
+        states, where it is compared whole.
+        """
+        if not self.is_compared_whole:
+            return 0
+        return sum(self.element * spec.width * tokens for spec in self.specs)
+
+    def divergence(self, student: ModelSpec, element: int, completion: int) -> int:
+        """What comparing the student with a teacher over the whole vocabulary holds."""
+        return max(sizes.divergence_bytes(student, t, element, completion) for t in self.specs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +87,13 @@ class Job:
     """Reward models or a teacher; None: the policy is alone."""
     scoring_tokens: int | None = None
     """Of a reward model's pack, as chosen before; None: chosen."""
+
+    @property
+    def has_loss_head(self) -> bool:
+        """Whether the log-probabilities of the drawn tokens are learnt from: their logits may be
+        kept. Else `beside` is compared whole.
+        """
+        return self.beside is None or not self.beside.is_compared_whole
 
     @property
     def num_samples(self) -> int:

@@ -51,7 +51,8 @@ class MemoryPlan:
     logits: int
     """Kept by the loss head for the backward pass: its `keep_bytes`."""
     head_work: int
-    """What comes on top of kept logits: the head's backward pass, or the reference's forward pass.
+    """What comes on top of kept logits: the head's backward pass, the reference's forward pass, or
+    the comparison with a teacher over the whole vocabulary.
     """
     block_work: int
     """What the blocks' backward pass needs beside activations, when the logits are gone."""
@@ -240,7 +241,8 @@ def _try(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan | None:
         return None
     if plan.slots < job.wanted_slots and not attempt.is_time_shared:
         return None  # all slots are worth taking turns
-    return plan if attempt.keeps_logits else _with_spare_logits(job, plan)
+    has_all = attempt.keeps_logits or not job.has_loss_head
+    return plan if has_all else _with_spare_logits(job, plan)
 
 
 def _with_training(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan:
@@ -254,10 +256,14 @@ def _with_training(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan:
     if job.has_reference:
         chunk = sizes.FLOAT32 * spec.vocab_size * sizes.logit_rows(spec.vocab_size, completion)
         head = max(head, chunk, sizes.forward_bytes(spec, element, tokens))
+    activations = sizes.activation_bytes(spec, element, tokens, attempt.checkpointed)
+    if job.beside is not None and not job.has_loss_head:
+        everything, head = 0, job.beside.divergence(spec, element, completion)
+        activations += job.beside.kept(tokens)
     return replace(
         base,
         decoding=decoding_bytes(job, job.slots or job.num_samples),
-        activations=sizes.activation_bytes(spec, element, tokens, attempt.checkpointed),
+        activations=activations,
         logits=everything if attempt.keeps_logits else 0,
         head_work=head,
         block_work=sizes.backward_bytes(spec, element, tokens, attempt.checkpointed),

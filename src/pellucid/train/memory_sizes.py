@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from pellucid.algo.divergence import LIVE_CHUNKS, chunk_rows
 from pellucid.algo.head import CUDA_CHUNK_BYTES, CUDA_ROW_STEP
 from pellucid.model.spec import ModelSpec
 from pellucid.rollout.arena import ArenaSize
@@ -109,6 +110,17 @@ def head_work_bytes(spec: ModelSpec, element: int, tokens: int, *, keeps_all: bo
     chunk = rows * spec.vocab_size
     again = 0 if keeps_all else FLOAT32 * chunk
     return element * chunk + again + 2 * element * tokens * spec.width
+
+
+def divergence_bytes(spec: ModelSpec, teacher: ModelSpec, element: int, tokens: int) -> int:
+    """What the reverse KL to a teacher over the whole vocabulary holds for so many completion
+    tokens: chunks of both models' logits, the head's float32 gradient and what is being added to
+    it, the gradient of the hidden states and that times the loss's own. No logits are kept.
+    """
+    rows = min(chunk_rows(teacher.vocab_size), tokens)
+    chunks = LIVE_CHUNKS * FLOAT32 * teacher.vocab_size * rows
+    head = 2 * FLOAT32 * spec.vocab_size * spec.width
+    return chunks + head + 2 * element * tokens * spec.width
 
 
 def loop_bytes(capacity: Capacity) -> int:

@@ -56,6 +56,7 @@ def run_on_policy(setting: Setting, folder: StageFolder) -> ArmResult:
             specs=(teacher.spec,),
             element=teacher.embedding.weight.element_size(),
             is_teacher=True,
+            is_compared_whole=config.on_policy.estimate == "vocabulary",
         ),
     )
     choices = choices_of(memory) if memory is not None else {}
