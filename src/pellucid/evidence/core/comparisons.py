@@ -53,12 +53,7 @@ def is_comparison(claim: Mapping[str, Any]) -> bool:
 
 def found_shares(claim: Claim, evaluations: Mapping[str, Evaluation]) -> list[float]:
     """Of the graded samples of every arm, the share in which an answer was found."""
-    shares = []
-    for _, folder in sorted(claim["arms"].items()):
-        tallies = evaluations[folder].items.values()
-        graded = sum(tally.graded for tally in tallies)
-        shares.append(sum(tally.parsable for tally in tallies) / graded if graded else 0.0)
-    return shares
+    return [evaluations[folder].found_share() for _, folder in sorted(claim["arms"].items())]
 
 
 def truths(

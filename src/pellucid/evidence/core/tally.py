@@ -99,6 +99,11 @@ class Evaluation:
         """Samples that count in no accuracy."""
         return sum(tally.samples - tally.graded for tally in self.items.values())
 
+    def found_share(self) -> float:
+        """Share of the graded samples in which an answer was found; 0 where none was graded."""
+        whole = ItemTally("", "".join([tally.verdicts for tally in self.items.values()]))
+        return whole.parsable / whole.graded if whole.graded else 0.0
+
     def with_failed(self, *, as_correct: bool) -> Evaluation:
         """As if every sample that failed had been answered, rightly or wrongly."""
         made = Evaluation(self.suite, self.arm, merkle_root=self.merkle_root)
