@@ -169,6 +169,8 @@ def test_software_weights_scan_and_sources_are_compared(honest, tmp_path):
         more = {
             "env/environment.json": env,
             f"data/{SUITE}.json": data,
+            "judges/sums/report.json": {"judge": number},
+            "audits/graders/draw.json": {"drawn": number},
             "weights/manifest.json": {
                 "v": 1, "root": "6" * 64, "files": files, "tensors": {}, "parent": None,
             },
@@ -181,7 +183,8 @@ def test_software_weights_scan_and_sources_are_compared(honest, tmp_path):
     assert moving[f"data/{SUITE}", "first public"][:2] == ("2026-05-01", "2026-05-02")
     assert moving["weights", "files"][2] == ("model.safetensors",)
     assert ("env", "device") not in moving
-    assert set(told) == {(f"data/{SUITE}", "licence")}
+    assert moving["judges", "judges"][2] == ("judges/sums/report.json",)
+    assert set(told) == {(f"data/{SUITE}", "licence"), ("audits", "audits")}
 
 
 def test_evaluations_and_claims_are_found_under_other_names(ours):

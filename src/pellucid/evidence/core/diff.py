@@ -23,7 +23,7 @@ MAX_ROWS = 2_000
 RECORDED = frozenset({
     "title", "text", "limits", "level", "source", "licence", "recipe", "chosen checkpoint",
     "vectors", "attempts allowed", "training runs", "samples withheld", "root of the records",
-    "other models",
+    "other models", "audits",
 })  # fmt: skip
 """What is told and moves no score by itself: where it has an effect, another row shows that."""
 

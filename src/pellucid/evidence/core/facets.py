@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pellucid.evidence.core.archive import READ_ERRORS, ArchiveError, read_whole
+from pellucid.evidence.core.archive import (
+    MAX_FILE_BYTES,
+    READ_ERRORS,
+    ArchiveError,
+    digest_of,
+    read_whole,
+)
 from pellucid.evidence.core.canonical import (
     JsonError,
     canonical_json,
@@ -245,6 +251,8 @@ def _rest(case: Case) -> dict[str, Facts]:
     places["env"] = _software(case)
     places["train"] = _training(case)
     places["graders"] = _vectors(case)
+    places["audits"] = _digests(case, "audits")
+    places["judges"] = _digests(case, "judges")
     return places
 
 
@@ -306,6 +314,18 @@ def _vectors(case: Case) -> Facts:
                     asked = [row.get(name) for name in ("grader", "gold", "response")]
                     cases[sha256_bytes(ascii(asked).encode())[:16]] = text_of(row.get("verdict"))
     return {"vectors": cases} if cases else {}
+
+
+def _digests(case: Case, folder: str) -> Facts:
+    """What people and judges said, by its bytes."""
+    files: dict[str, str] = {}
+    for path in case.archive.sizes:
+        if path.startswith(f"{folder}/"):
+            try:
+                _, files[path] = digest_of(case.archive, path, MAX_FILE_BYTES)
+            except ArchiveError as error:
+                raise FacetError(f"{path}: {error}") from None
+    return {folder: files} if files else {}
 
 
 def _json(case: Case, path: str) -> Any:
