@@ -36,6 +36,7 @@ TEXT_ENDINGS = ("txt", "md", "tex")
 FILE_ENDINGS = ("jsonl", "json", "csv", "tsv", "tar", "zip", "parquet", *TEXT_ENDINGS)
 _PACKED = ("gz", "zst")
 _BUFFER_BYTES = 1 << 20
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
             if kind == "jsonl":
                 for row, line in enumerate(stream):
                     if line.strip():
-                        yield row, json.loads(str(line, "utf-8"))
+                        yield row, _parsed(str(line, "utf-8").strip(" \t\r\n"))
             elif kind in TEXT_ENDINGS:
                 yield 0, stream.read().decode(errors="replace")
             elif kind == "csv":
@@ -174,6 +175,13 @@ def records(path: Path) -> Iterator[tuple[int, Any]]:
     except (OSError, EOFError, ValueError, csv.Error, zstandard.ZstdError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} cannot be read ({reason}): mend it, or leave it out") from error
+
+
+def _parsed(line: str) -> Any:
+    value, end = _DECODER.raw_decode(line)
+    if end != len(line):
+        raise ValueError(f"text behind the record at character {end}")
+    return value
 
 
 @contextmanager
@@ -202,7 +210,14 @@ def all_text(record: Any) -> str:
     if isinstance(record, str):
         return record
     found: list[str] = []
-    _collect(record, found)
+    if type(record) is dict:
+        for value in record.values():
+            if type(value) is not str:
+                _collect(value, found)
+            elif value:
+                found.append(value)
+    else:
+        _collect(record, found)
     return "\n".join(found)
 
 

@@ -1,10 +1,9 @@
 """The words of many documents as 64-bit hashes, without a Python object a word.
 
 The rules are those of `pellucid.evidence.core.containment`, on UTF-8 bytes: a table tells letters,
-digits and the rest apart, and where the class changes a word begins or ends. The hash of a word is
-a polynomial in its bytes, taken as the difference of two prefix sums. Equal words have equal
-hashes, so nothing is missed; pairs that count are counted again under another key, in which other
-words collide.
+digits and the rest apart, and where the class changes a word begins or ends. A word is hashed eight
+bytes at a time, the few long ones by BLAKE2b. Equal words have equal hashes, so nothing is missed;
+pairs that count are counted again under another key, in which other words collide.
 
 Legend: B bytes · W words · D documents · K lines.
 """
@@ -12,6 +11,7 @@ Legend: B bytes · W words · D documents · K lines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,8 @@ from pellucid.evidence.core.containment import SAME_COMMAND, TYPESETTING, fold
 
 Hashes = NDArray[np.uint64]
 
-BATCH_BYTES = 1 << 17
-"""Text hashed at once: the 64-bit work arrays then stay near the processor's second-level cache."""
+BATCH_BYTES = 1 << 20
+"""Text hashed at once: of less, the calls cost more than the work, and more leaves the caches."""
 
 _LETTER, _DIGIT = 1, 2
 _BACKSLASH = 0x5C
@@ -39,27 +39,18 @@ def _classes() -> bytes:
     return bytes(table)
 
 
-def _values(key: int) -> Hashes:
-    """A random odd number a byte; capitals have that of their small letter."""
-    table = np.random.PCG64(key).random_raw(256) | np.uint64(1)
-    table[ord("A") : ord("Z") + 1] = table[ord("a") : ord("z") + 1]
-    return table
-
-
 _CLASS = _classes()
-_BASE = 0x9E3779B97F4A7C15
-_INVERSE = pow(_BASE, -1, 1 << 64)
+_BYTES = 8
+"""Of a word that are hashed at once."""
+_LONG = 64
+"""Bytes of a word from which on it is hashed by itself."""
+_FIRST = np.array([(1 << (8 * count)) - 1 for count in range(_BYTES)] + [-1]).astype(np.uint64)
+"""[9] Mask of the first so many bytes of eight."""
 _GRAM_BASE = 0xD1342543DE82EF95
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _HALF = np.uint64(32)
 _LOWEST = np.uint64(1)
 _NOT_LOWEST = ~_LOWEST
-
-
-def _powers(base: int, count: int) -> Hashes:
-    factors = np.full(count, base, dtype=np.uint64)
-    factors[0] = 1
-    return np.multiply.accumulate(factors)
 
 
 class Words(NamedTuple):
@@ -74,23 +65,16 @@ class Words(NamedTuple):
 
 
 class WordHasher:
-    """Hashes words. The powers of the base are kept, and grow with the largest batch seen.
-
-    Words that collide under one `key` do not under another.
-    """
+    """Hashes words. Those that collide under one `key` do not under another."""
 
     def __init__(self, key: int = 2) -> None:
-        self._value = _values(key)
-        self._grow(BATCH_BYTES + 1024)
+        self._key = np.random.PCG64(key).random_raw(2) | _LOWEST
         commands = self._plain(sorted(TYPESETTING))
         self._dropped = np.sort(commands)
         names = sorted(SAME_COMMAND)
         order = np.argsort(self._plain(names))
         self._renamed = self._plain(names)[order]
         self._new_names = self._plain([SAME_COMMAND[name] for name in names])[order]
-
-    def _grow(self, count: int) -> None:
-        self._up, self._down = _powers(_BASE, count), _powers(_INVERSE, count)
 
     def _plain(self, words: Sequence[str]) -> Hashes:
         return self._split(" ".join(words).encode())[0]
@@ -111,28 +95,43 @@ class WordHasher:
 
     def _split(self, data: bytes) -> tuple[Hashes, NDArray[np.int64], NDArray[np.bool_]]:
         """Hash, first byte, and "a backslash stands before it", of each word."""
-        padded = b" " + data + b" "
-        raw = np.frombuffer(padded, dtype=np.uint8)
-        if len(raw) > len(self._up):
-            self._grow(2 * len(raw))
+        # Eights behind the last word's first byte, and no byte left over.
+        padded = b" " + data.lower() + b" " * (3 * _BYTES - 1 - len(data) % _BYTES)
         kinds = np.frombuffer(padded.translate(_CLASS), dtype=np.uint8)
         edges = np.flatnonzero(kinds[1:] != kinds[:-1])
         kinds_at = kinds.take(edges + 1)
         begin = np.flatnonzero(kinds_at)
         # Behind a word stands the next edge, whatever comes there.
-        starts, ends = edges.take(begin), edges.take(begin + 1)
-        sums = np.empty(len(raw), dtype=np.uint64)
-        np.take(self._value, raw, out=sums, mode="clip")
-        sums *= self._up[: len(raw)]
-        np.add.accumulate(sums, out=sums)
-        hashes = mixed((sums.take(ends) - sums.take(starts)) * self._down.take(starts + 1))
+        starts = edges.take(begin)
+        hashes = self._hashed(padded, starts + 1, edges.take(begin + 1) - starts)
         kinds_at = kinds_at.take(begin)
         # The lowest bit tells digits from letters.
         hashes &= _NOT_LOWEST
         hashes |= kinds_at >> 1
         # A digit's word is no command: \\2 breaks a table's row.
-        is_command = (raw.take(starts) == _BACKSLASH) & (kinds_at == _LETTER)
-        return hashes, starts, is_command
+        before = np.frombuffer(padded, dtype=np.uint8).take(starts)
+        return hashes, starts, (before == _BACKSLASH) & (kinds_at == _LETTER)
+
+    def _hashed(self, data: bytes, starts: NDArray, lengths: NDArray) -> Hashes:
+        """The hash of each word, by its first byte and its length."""
+        eights = np.frombuffer(data, dtype="<u8")
+        hashes = _eight_from(eights, starts)
+        hashes &= _FIRST.take(lengths, mode="clip")
+        hashes = mixed((hashes + self._key[0]) * self._key[1])
+        left = np.flatnonzero((lengths > _BYTES) & (lengths <= _LONG))
+        for done in range(_BYTES, _LONG, _BYTES):
+            next_bytes = _eight_from(eights, starts.take(left) + done)
+            next_bytes &= _FIRST.take(lengths.take(left) - done, mode="clip")
+            hashes[left] = mixed((hashes.take(left) + next_bytes) * self._key[1])
+            left = left[lengths.take(left) > done + _BYTES]
+            if not len(left):
+                break
+        salt = self._key.tobytes()
+        for word in np.flatnonzero(lengths > _LONG).tolist():
+            whole = data[starts[word] : starts[word] + lengths[word]]
+            digest = blake2b(whole, digest_size=8, key=salt).digest()
+            hashes[word] = int.from_bytes(digest, "little")
+        return hashes
 
     def _commands(
         self, hashes: Hashes, where: NDArray[np.int64]
@@ -148,8 +147,16 @@ class WordHasher:
         return hashes, np.flatnonzero(kept)
 
 
+def _eight_from(eights: Hashes, starts: NDArray) -> Hashes:
+    """The eight bytes from each place on, of bytes that are given eight together."""
+    place, shift = starts >> 3, ((starts & 7) << 3).astype(np.uint64)
+    low = eights.take(place) >> shift
+    high = eights.take(place + 1) << _LOWEST
+    return low | (high << (np.uint64(63) - shift))
+
+
 def fold_bytes(text: str) -> bytes:
-    """`fold` as UTF-8. Capital letters of ASCII stay: their hash is that of the small ones."""
+    """`fold` as UTF-8. Capital letters of ASCII may stay."""
     if text.isascii() and "[asy]" not in text:
         return text.encode()
     return fold(text).encode(errors="replace")

@@ -93,8 +93,15 @@ def fold(text: str) -> str:
         text = _FIGURE.sub(" ", text)
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return _OTHER.sub(lambda run: run.group().translate(_LETTERS), text)
+    # Nothing is composed over the end of a line, and most lines of most texts are ASCII.
+    lines = text.split("\n")
+    others = [place for place, line in enumerate(lines) if not line.isascii()]
+    found = unicodedata.normalize("NFKC", "\n".join([lines[place] for place in others])).casefold()
+    found = _OTHER.sub(lambda run: run.group().translate(_LETTERS), found)
+    lines = [line.lower() for line in lines]
+    for place, line in zip(others, found.split("\n"), strict=True):
+        lines[place] = line
+    return "\n".join(lines)
 
 
 def words(text: str, *, masked: bool = False) -> list[str]:
