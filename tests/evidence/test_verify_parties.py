@@ -1,6 +1,9 @@
 """Another party's dossier counts where it is theirs, whole, and of these weights."""
 
+import importlib.util
 import json
+import random
+from pathlib import Path
 
 import pytest
 from honest_dossier import (
@@ -272,3 +275,30 @@ def test_a_diff_alone_is_no_party(ours, diff, tmp_path):
 )  # fmt: skip
 def test_names_of_parties_are_plain(name, is_right):
     assert party.is_party_name(name) is is_right
+
+
+def test_random_changes_of_a_party_are_found_under_its_holders_new_seal(
+    ours, theirs, diff, tmp_path
+):
+    """Changes as `benchmarks/fuzz_verifier.py` makes them; its holder seals what was changed."""
+    path = Path(__file__).parents[2] / "benchmarks" / "fuzz_verifier.py"
+    spec = importlib.util.spec_from_file_location("fuzz_verifier", path)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    files = inside(ours, theirs, diff)
+    write(files, tmp_path)
+    draw = random.Random(3)
+    targets = {path: data for path, data in files.items() if path.startswith("external/")}
+    for _ in range(12):
+        path, data = fuzz.mutation(draw, targets)
+        changed = {**files, path: data} if data is not None else dict(files)
+        if data is None:
+            del changed[path]
+        changed = seal(changed)
+        touched = {p for p in files.keys() | changed.keys() if files.get(p) != changed.get(p)}
+        fuzz.put(tmp_path, changed, touched)
+        verdict = verify(tmp_path, trusted_key=AUTHOR_ID)
+        fuzz.put(tmp_path, files, touched)
+        codes = {f.code for f in verdict.findings if not f.kind.is_note}
+        assert codes, path
+        assert codes <= {"party-altered", "party-diff", "party-samples-missing"}, path
