@@ -30,11 +30,11 @@ class MerkleTree:
     def add(self, leaf: bytes) -> None:
         """Append the hash of the next leaf (`canonical.leaf_hash`)."""
         peaks, count = self._peaks, self._count
+        self._count = count + 1
         while count & 1:  # two full subtrees of one height become the next
             leaf = node_hash(peaks.pop(), leaf)
             count >>= 1
         peaks.append(leaf)
-        self._count += 1
 
     def copy(self) -> MerkleTree:
         """A tree that grows on its own from here."""
