@@ -72,18 +72,18 @@ def ship(one: KeptEvaluation, out: Path, texts: Mapping[int, bytes] | None = Non
     """
     folder = out / one.folder
     folder.mkdir(parents=True)
-    recorder, first = RootRecorder(), None
+    recorder, tallies, first = RootRecorder(), Evaluation("", "", merkle_root=""), None
     with SamplesWriter(folder / SAMPLES_NAME, texts) as writer:
         for record in _records(one.samples):
             sample = recorder.add(record)
             writer.add(recorder.line, sample)
+            tallies.add(sample)
             first = first or sample
     end = one.attempt.end.payload if one.attempt.end else {}
     if first is None or recorder.root() != end.get("merkle_root"):
         raise RunError(
             f"{one.samples} does not hold the samples whose root the ledger recorded: restore it"
         )
-    tallies = recorder.tallies
     tallies.suite, tallies.arm = first["suite"], first["arm"]
     tallies.merkle_root = recorder.root()
     root: Root = {

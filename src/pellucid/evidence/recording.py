@@ -6,6 +6,8 @@ the builder, which ships the lines: what was changed in between does not fit the
 
 from __future__ import annotations
 
+import hashlib
+
 from pellucid.errors import RunError
 from pellucid.evaluate.records import SampleRecord
 from pellucid.evidence.core.canonical import canonical_json, leaf_hash
@@ -16,7 +18,7 @@ from pellucid.evidence.core.samples import (
     SampleChecker,
     Sampler,
 )
-from pellucid.evidence.core.tally import Evaluation
+from pellucid.evidence.core.tally import Evaluation, verdict_line, vote_line
 
 VERSION = 1
 """Of the record's form (`core.samples`)."""
@@ -86,14 +88,42 @@ def _engine(record: SampleRecord) -> EngineInfo:
     }
 
 
+class VerdictRecorder:
+    """Digests of the verdicts and votes of an evaluation, whose samples come item by item: one item
+    is held at a time. Those of `core.tally.Evaluation`, which holds them all.
+    """
+
+    def __init__(self) -> None:
+        self._verdicts, self._votes = hashlib.sha256(), hashlib.sha256()
+        self._item = Evaluation("", "", merkle_root="")
+
+    def add(self, sample: Sample) -> None:
+        if sample["item"] not in self._item.items:
+            self._close_item()
+        self._item.add(sample)
+
+    def sha256(self) -> dict[str, str]:
+        """Keys are those of `evaluation_ended`."""
+        self._close_item()
+        return {
+            "verdicts_sha256": self._verdicts.hexdigest(),
+            "votes_sha256": self._votes.hexdigest(),
+        }
+
+    def _close_item(self) -> None:
+        for item, tally in self._item.items.items():
+            self._verdicts.update(verdict_line(item, tally))
+            self._votes.update(vote_line(item, tally))
+        self._item = Evaluation("", "", merkle_root="")
+
+
 class RootRecorder:
     """Merkle root over the dossier's records of samples, as they come."""
 
     def __init__(self) -> None:
         self.line = b""
         """Of the last sample that was added."""
-        self.tallies = Evaluation("", "", merkle_root="")
-        """Of the samples that were added."""
+        self._verdicts = VerdictRecorder()
         self._tree = MerkleTree()
         self._check = SampleChecker()
 
@@ -104,7 +134,7 @@ class RootRecorder:
         assert problem is None, f"sample {record.sample_id} has no dossier record: {problem}"
         self.line = canonical_json(sample)
         self._tree.add(leaf_hash(self.line))
-        self.tallies.add(sample)
+        self._verdicts.add(sample)
         return sample
 
     @property
@@ -119,7 +149,4 @@ class RootRecorder:
         """What the ledger keeps of the verdicts: whoever withholds texts later cannot change them.
         Keys are those of `evaluation_ended`.
         """
-        return {
-            "verdicts_sha256": self.tallies.verdicts_sha256(),
-            "votes_sha256": self.tallies.votes_sha256(),
-        }
+        return self._verdicts.sha256()

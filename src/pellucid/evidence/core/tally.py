@@ -119,8 +119,7 @@ class Evaluation:
         """
         digest = hashlib.sha256()
         for item, tally in self.items.items():
-            row = [item, tally.cluster, tally.verdicts, tally.truncated, tally.tokens]
-            digest.update(canonical_json(row) + b"\n")
+            digest.update(verdict_line(item, tally))
         return digest.hexdigest()
 
     def votes_sha256(self) -> str:
@@ -129,12 +128,7 @@ class Evaluation:
         """
         digest = hashlib.sha256()
         for item, tally in self.items.items():
-            first: dict[str, int] = {}
-            row = [
-                -1 if vote is None else first.setdefault(vote.strip(), len(first))
-                for vote, _ in tally.answers
-            ]
-            digest.update(canonical_json([item, row]) + b"\n")
+            digest.update(vote_line(item, tally))
         return digest.hexdigest()
 
     def add(self, sample: Sample) -> None:
@@ -150,6 +144,22 @@ class Evaluation:
                 self._last, self._votes = tally, {}
             vote = (_vote(sample), sample["verdict"] == "correct")
             tally.answers.append(self._votes.setdefault(vote, vote))
+
+
+def verdict_line(item: str, tally: ItemTally) -> bytes:
+    """What `Evaluation.verdicts_sha256` reads of an item."""
+    row = [item, tally.cluster, tally.verdicts, tally.truncated, tally.tokens]
+    return canonical_json(row) + b"\n"
+
+
+def vote_line(item: str, tally: ItemTally) -> bytes:
+    """What `Evaluation.votes_sha256` reads of an item."""
+    first: dict[str, int] = {}
+    row = [
+        -1 if vote is None else first.setdefault(vote.strip(), len(first))
+        for vote, _ in tally.answers
+    ]
+    return canonical_json([item, row]) + b"\n"
 
 
 def tally_samples(
