@@ -31,6 +31,8 @@ AUDIT_CONTEXT = b"pellucid-audit-v1\x00"
 LABELS_PREDICATE = "urn:pellucid:audit-labels:v1"
 LABELS = ("correct", "wrong", "unsure")
 SURE = LABELS[:2]
+KNOWN_PAIRS = 10_000
+"""Pairs whose key is remembered."""
 MOST_DRAWN = 10_000
 """Samples of one stratum."""
 SECOND_METHOD = "math-verify"
@@ -154,6 +156,7 @@ class GraderOpinions:
         self._failed = frozenset(second["failed"]) if second is not None else frozenset()
         self._by_cluster: dict[str, list[int]] = {}
         """Family -> samples on which both spoke, and those on which they differ."""
+        self._keys: dict[tuple[str, str | None, str | None], str | None] = {}
         self.num_failed = 0
 
     def of(self, sample: Sample, leaf: bytes) -> Opinion | None:
@@ -165,10 +168,11 @@ class GraderOpinions:
         return Opinion(is_right, self._is_contested(sample))
 
     def _is_contested(self, sample: Sample) -> bool:
-        pair = answer_pair(sample) if sample["grader"] in self._graders else None
-        if pair is None:
+        if sample["grader"] not in self._graders:
             return False
-        key = pair_key(sample["grader"], *pair)
+        key = self._key(sample)
+        if key is None:
+            return False
         if key in self._failed:
             self.num_failed += 1
             return True
@@ -176,6 +180,19 @@ class GraderOpinions:
         counts[0] += 1
         counts[1] += key in self._differ
         return key in self._differ
+
+    def _key(self, sample: Sample) -> str | None:
+        """Of the sample's pair; samples of one item often end alike."""
+        texts = (sample["grader"], sample["gold"], sample["extracted"])
+        if sample["redacted"] is None and texts in self._keys:
+            return self._keys[texts]
+        pair = answer_pair(sample)
+        key = None if pair is None else pair_key(sample["grader"], *pair)
+        if sample["redacted"] is None:
+            if len(self._keys) >= KNOWN_PAIRS:
+                self._keys.clear()
+            self._keys[texts] = key
+        return key
 
     @property
     def num_asked(self) -> int:
