@@ -67,7 +67,7 @@ class Party:
         return {
             "name": self.name,
             "keyid": self.keyid,
-            **self.status,
+            **{str(column): self.status[column] for column in COLUMNS},
             "evaluations": self.num_evaluations,
             "evaluations_of_released": self.num_released,
             "samples": self.num_samples,

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 BLOCK = 512
 MAX_HEADER_BYTES = 1 << 16
@@ -199,7 +199,7 @@ class Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         self._whole.seek(self._place)
         data = self._whole.read(min(len(buffer), self._end - self._place))
         buffer[: len(data)] = data
