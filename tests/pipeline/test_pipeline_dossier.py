@@ -90,7 +90,10 @@ def test_the_plan_names_all_rows_before_the_first_is_measured(finished):
     tested = [c for c in plan["claims"] if c["test"] is not None]
     assert plan["mde"].keys() == {c["id"] for c in tested}
     tested = [c for c in tested if "/arithmetic/" not in c["arms"]["a"]]
-    assert [tuple(a.split("/")[2] for a in c["arms"].values()) for c in tested] == [
+    assert [c["metric"]["fn"] for c in tested] == ["pass_at_1"] * 4 + ["rate"] * 4
+    gains, controls = tested[:4], tested[4:]
+    assert [c["arms"] for c in controls] == [c["arms"] for c in gains]
+    assert [tuple(a.split("/")[2] for a in c["arms"].values()) for c in gains] == [
         ("general-rl", "base"),
         ("general-rl", "base-plain"),
         ("distill", "distill.student"),
@@ -101,7 +104,8 @@ def test_the_plan_names_all_rows_before_the_first_is_measured(finished):
 def test_the_differences_of_the_stage_table_are_printed_untested(finished):
     claims = read(finished / "dossier/claims.json")["claims"]
     pairs = {tuple(f.split("/")[2] for f in c["arms"].values()): c for c in claims
-             if c["kind"] == "paired_difference" and c["arms"]["a"].startswith("evals/chain/")
+             if c["kind"] == "paired_difference" and c["metric"]["fn"] == "pass_at_1"
+             and c["arms"]["a"].startswith("evals/chain/")
              and c["arms"]["b"].startswith("evals/chain/")}  # fmt: skip
     rows = {
         row["name"]: row["suites"].get("chain") for row in read(finished / "result.json")["stages"]
@@ -114,7 +118,7 @@ def test_the_differences_of_the_stage_table_are_printed_untested(finished):
             )
     untested = pairs["zero", "base"]
     assert (untested["test"], untested["holds"]) == (None, True)
-    assert untested["text"] == "difference in pass@1 on chain: zero less base"
+    assert untested["text"] == "single run: difference in pass@1 on chain: zero less base"
     assert "not tested" in untested["limits"]
 
 
