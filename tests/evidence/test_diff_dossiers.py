@@ -20,6 +20,7 @@ from honest_dossier import (
 from pellucid.cli import run_command
 from pellucid.evidence.compare import compare, read_side
 from pellucid.evidence.core import diff as diff_module
+from pellucid.evidence.core import facets as facets_module
 from pellucid.evidence.core.canonical import canonical_json, item_sha256, sha256_bytes
 from pellucid.evidence.core.diff import DIFF_VERSION, diff_facets
 from pellucid.evidence.core.facets import Facets
@@ -315,6 +316,14 @@ def test_rows_are_bounded_and_what_is_left_out_still_counts(monkeypatch):
     found = diff_facets(a, b)
     assert (len(found.rows), found.num_more, found.more_move) == (3, 2, True)
     assert found.to_dict()["more_rows"] == 2
+
+
+def test_items_are_bounded_over_all_evaluations(ours, monkeypatch, capsys):
+    monkeypatch.setattr(facets_module, "MAX_ITEMS", 3 * ITEMS)
+    assert run_command(["dossier", "diff", str(ours), str(ours)]) == 0
+    monkeypatch.setattr(facets_module, "MAX_ITEMS", 3 * ITEMS - 1)
+    assert run_command(["dossier", "diff", str(ours), str(ours)]) == 2
+    assert "more than 71 items in all are not compared" in capsys.readouterr().err
 
 
 def test_a_template_of_ours_is_called_by_its_name(ours, tmp_path, capsys):

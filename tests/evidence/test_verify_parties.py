@@ -245,6 +245,7 @@ def test_dossiers_in_dossiers_are_examined_one_level_deep(ours, theirs, diff, tm
     verdict = verify(write(held, tmp_path), trusted_key=AUTHOR_ID)
     assert {f.code for f in verdict.findings if not f.kind.is_note} == set()
     assert "what it holds of others in turn is not examined" in render(verdict)
+    assert verdict.parties[0].status["integrity"] == "in part"
     assert verdict.to_dict()["parties"][0]["verdict"]["parties"] == []
 
 

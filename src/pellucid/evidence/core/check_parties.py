@@ -23,6 +23,7 @@ from pellucid.evidence.core.party import (
     Inner,
     Party,
     is_party_name,
+    worst,
     worst_by_column,
 )
 from pellucid.evidence.core.schema import Claim
@@ -52,11 +53,12 @@ def check_parties(case: Case, examine: Examine) -> None:
         if one.is_whole:
             own = own if own is not None else _facets(case)
             one.check_diff(own)
+        status = worst_by_column(verdict.table())
         case.parties.append(
             Party(
                 name=name,
                 keyid=nested.keyid,
-                status=worst_by_column(verdict.table()) | one.spoiled,
+                status={**status, "integrity": one.integrity(status["integrity"])},
                 num_evaluations=len(nested.roots),
                 num_released=num_released,
                 num_samples=nested.num_samples,
@@ -100,11 +102,12 @@ class _Check:
     is_whole: bool = True
     """As it was sealed, so that comparing it has a meaning."""
 
-    @property
-    def spoiled(self) -> dict[Any, str]:
-        """What was found against it here counts against its integrity."""
-        own = [f for f in self.case.findings if f.where == self._where and not f.kind.is_note]
-        return {"integrity": "FAILS"} if own else {}
+    def integrity(self, own: str) -> str:
+        """The cell of its line: `own`, or what was found against it here."""
+        found = [f for f in self.case.findings if f.where == self._where]
+        if any(not f.kind.is_note for f in found):
+            return "FAILS"
+        return worst([own, *("in part" for f in found if f.code == "check-impossible")])
 
     @property
     def _where(self) -> str:

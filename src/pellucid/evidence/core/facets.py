@@ -33,8 +33,8 @@ Fact = str | dict[str, str]
 Facts = dict[str, Fact]
 """What it is -> how it is. Example: {"seed": "5", "prompts": {"gsm8k/0": "9c1f…"}}"""
 
-MAX_ITEMS = 1_000_000
-"""Of one evaluation: a stranger's file cannot fill the memory."""
+MAX_ITEMS = 200_000
+"""Of all evaluations together: an item takes about a kilobyte, and two dossiers are compared."""
 MAX_VALUES = 8
 """Different values of one field in one evaluation that are kept; honest ones have one."""
 MAX_TEXT = 400
@@ -65,13 +65,17 @@ class Facets:
 def read_facets(case: Case) -> Facets:
     """Of a case whose JSON files have been read. Reads all samples. Raises FacetError."""
     claims = {text_of(claim["id"]): claim for claim in case.claim_list()}
+    evaluations: dict[str, Facts] = {}
+    left = MAX_ITEMS
+    for folder, root in case.roots.items():
+        evaluations[folder] = _evaluation(case, folder, root, left)
+        left -= len(evaluations[folder]["items"])
     return Facets(
-        evaluations={folder: _evaluation(case, folder, root) for folder, root in
-                     case.roots.items()},
+        evaluations=evaluations,
         claims={name: _claim(claim) for name, claim in claims.items()},
         arms={name: _map(claim["arms"]) for name, claim in claims.items()},
         rest={place: facts for place, facts in _rest(case).items() if facts},
-    )  # fmt: skip
+    )
 
 
 def text_of(value: Any) -> str:
@@ -112,7 +116,8 @@ def _put(values: dict[str, str], item: str, value: str) -> None:
 class _Heads:
     """What the samples of one evaluation say, item by item."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: int) -> None:
+        self._max_items = max_items
         self.maps: dict[str, dict[str, str]] = {name: {} for name in MAPS}
         self.right: dict[str, list[int]] = {}
         """Item -> samples that are right, samples."""
@@ -131,8 +136,8 @@ class _Heads:
 
     def _add_head(self, sample: Sample) -> None:
         item = sample["item"]
-        if len(self.right) >= MAX_ITEMS and item not in self.right:
-            raise FacetError(f"more than {MAX_ITEMS} items")
+        if len(self.right) >= self._max_items and item not in self.right:
+            raise FacetError(f"more than {MAX_ITEMS} items in all are not compared")
         for name, key in MAPS.items():
             _put(self.maps[name], item, sample[key])  # type: ignore[literal-required]
         own: dict[str, Any] = {
@@ -158,8 +163,8 @@ class _Heads:
         return facts
 
 
-def _evaluation(case: Case, folder: str, root: Root) -> Facts:
-    heads, path = _Heads(), f"{folder}/samples.jsonl.gz"
+def _evaluation(case: Case, folder: str, root: Root, max_items: int) -> Facts:
+    heads, path = _Heads(max_items), f"{folder}/samples.jsonl.gz"
     size = case.archive.sizes.get(path)
     if size is None:
         raise FacetError(f"{path} is not there")
