@@ -217,7 +217,9 @@ class EvalResult:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for evals/<arm>-<suite>.json."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        plain["problems"] = [asdict(problem) for problem in self.problems]
+        # `asdict` would copy the verdicts of a million samples.
+        names = ProblemResult.__dataclass_fields__
+        plain["problems"] = [{n: getattr(problem, n) for n in names} for problem in self.problems]
         for name in _ESTIMATES:
             plain[name] = plain[name]._asdict() if plain[name] else None
         plain["pass_at"] = {str(k): e._asdict() if e else None for k, e in self.pass_at.items()}
