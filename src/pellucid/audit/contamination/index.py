@@ -32,7 +32,7 @@ from pellucid.evidence.core.containment import DECIDING
 Floats = NDArray[np.float64]
 
 LEAST_WORDS = 3
-NUMBERS_WEIGH = 0.15
+NUMBERS_WEIGH = 0.1
 """Share of its weight that an n-gram keeps of which every word is a number."""
 
 

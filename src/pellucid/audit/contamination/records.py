@@ -56,14 +56,14 @@ class Rule:
 
     coverage: float = 0.5
     """Least share that stands in one place of the document."""
-    evidence: float = 2.3
+    evidence: float = 1.8
     """Least weight there, times this share: stock phrases add up to little."""
     long_coverage: float = 0.35
     """Least share of words one after the other whose weight is `long_evidence`: a run."""
     long_evidence: float = 8.0
     line_coverage: float = 0.2
     """Least share that stands in lines of the document in which hardly anything else does."""
-    line_evidence: float = 2.0
+    line_evidence: float = 1.5
     """Least weight there."""
     full: float = 0.9
     """From this share of its words on, an item that counts is there "in full". A document that has
