@@ -73,10 +73,11 @@ class UsedMemory:
 
 
 def _query(field: str) -> str | None:
-    """A field of the first device; None where there is no nvidia-smi or no device."""
+    """A field of the first device that CUDA sees; None without nvidia-smi or a device."""
     if shutil.which("nvidia-smi") is None:
         return None
-    command = ["nvidia-smi", "-i", "0", f"--query-gpu={field}", "--format=csv,noheader"]
+    device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    command = ["nvidia-smi", "-i", device, f"--query-gpu={field}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     lines = done.stdout.split("\n")
     return lines[0].strip() if done.returncode == 0 and lines[0].strip() else None

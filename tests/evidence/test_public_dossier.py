@@ -19,12 +19,13 @@ def test_the_public_dossier_holds_and_says_what_is_against_it(tmp_path):
     verdict = verify(folder, seed="1234", trusted_key=KEY)
 
     assert [f for f in verdict.findings if not f.kind.is_note] == []
-    assert verdict.num_samples == 3 * (1319 * 4 + 500 * 4)
+    assert verdict.num_samples == 5 * (1319 * 4 + 500 * 4)
     notes = {f.code for f in verdict.findings}
     assert {"single-seed", "samples-withheld", "contaminated", "extraction-gap"} <= notes
-    # It was planned before views were part of plans, and its texts withheld before ledgers kept
-    # verdicts: both is said. Its gaps have no planned control, and are notes by its plan's version.
-    assert {"plan-older", "verdicts-unbound"} <= notes
-    gaps = [f for f in verdict.findings if f.code == "extraction-gap"]
-    assert [f.where for f in gaps] == ["C1", "C3", "C4"]
-    assert all("unplanned" in f.text for f in gaps)
+    # Plan and ledger are of today's form, and where arms differ in answers found a planned claim
+    # of the answers found alone stands beside.
+    assert not {"plan-older", "verdicts-unbound", "claim-withheld", "control-missing"} & notes
+    gaps = {f.where: f.text for f in verdict.findings if f.code == "extraction-gap"}
+    assert sorted(gaps) == ["C1", "C3", "C4", "C5", "C7", "C8"]
+    controls = {"C1": "C5", "C3": "C7", "C4": "C8"}
+    assert all(gaps[gain].endswith(f"speaks {control}") for gain, control in controls.items())

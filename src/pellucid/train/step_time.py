@@ -44,7 +44,7 @@ SMALL, MIDDLE = 1.0e9, 3.0e9
 """Parameters where a size class ends."""
 DECODE_EFFICIENCY = (0.46, 0.54, 0.65)
 """Share of the floor that the kernels of decoding reach, for small, middle and large models."""
-LAYER_S = (31e-6, 34e-6, 0.0)
+LAYER_S = (24e-6, 34e-6, 0.0)
 """What a layer of a decoding step takes beside that, however few rows there are: launches, and the
 first and last of each kernel's work. In large models it hides behind their weights. Both fitted to
 the rollouts in benchmarks/results, 64 to 1,024 rows on an H200."""
