@@ -1,6 +1,5 @@
 """What a step took of a GPU, told beside what was planned."""
 
-
 import pytest
 import torch
 

@@ -147,7 +147,11 @@ def _fresh(
         f"fresh items ({', '.join(result.families)}): pass@1 {share.value:.1%} "
         f"[{share.low:.1%}, {share.high:.1%}] of {share.n}"
     ]
-    lines += [f"{c.claim}: {c.text}" for c in result.comparisons]
+    # One line for all claims of which there is the same to say.
+    told: dict[str, list[str]] = {}
+    for c in result.comparisons:
+        told.setdefault(c.text, []).append(c.claim)
+    lines += [f"{', '.join(claims)}: {text}" for text, claims in told.items()]
     compared = [c for c in result.comparisons if c.finding is not FreshFinding.OTHER_DISTRIBUTION]
     findings = [
         Finding(code="fresh-mismatch", where=c.claim, text=c.text, claims=(c.claim,))

@@ -1,7 +1,8 @@
 """Whether generated test problems were trained on: the very same question, sign for sign.
 
 Problems of one template are alike by intention, and `11 - 4` and `11 + 4` have the same words, so
-shares of common phrases say nothing of them; a scan for near copies (`audit.contamination`) is for text that people wrote.
+shares of common phrases say nothing of them; a scan for near copies (`audit.contamination`) is for
+text that people wrote.
 """
 
 from __future__ import annotations
