@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,7 +25,19 @@ def faults(folder: Path) -> list[str]:
         found.append(f"measured on {result['after']['n']} problems, under {PROBLEMS_AT_LEAST}")
     if "<html" not in (folder / "report.html").read_text():
         found.append("report.html is no page")
-    return found
+    return found + dossier_faults(folder / "dossier")
+
+
+def dossier_faults(dossier: Path) -> list[str]:
+    """What a referee with nothing but Python finds against the demo's dossier."""
+    verifier = dossier / "verify.pyz"
+    if not verifier.is_file():
+        return [f"{dossier} is no dossier with a verifier in it"]
+    command = [sys.executable, "-I", str(verifier), str(dossier), "--seed", "1234"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return []
+    return [f"its dossier does not hold: {(done.stdout + done.stderr).strip()[-2000:]}"]
 
 
 if __name__ == "__main__":
