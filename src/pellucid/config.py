@@ -305,8 +305,8 @@ class EvalConfig(Section):
 
 
 class ControlsConfig(Section):
-    """Trainings under the same budget whose reward knows no answer. What they gain as well, the
-    reward for right answers did not bring: the claim that training improves a model requires them.
+    """Trainings of the same recipe whose reward knows no answer. What they gain as well, the reward
+    for right answers did not bring: the claim that training improves a model requires them.
     """
 
     random_reward: bool = False
@@ -314,7 +314,9 @@ class ControlsConfig(Section):
     format_only: bool = False
     """Train once more from the base, on the format alone."""
     steps: int | None = Field(default=None, ge=1)
-    """Default: as many as `train.steps`."""
+    """Default: as many as `train.steps`. Fewer are cheaper and show less: the verifier and the
+    limits of every claim that requires a control say so.
+    """
 
 
 class EvidenceConfig(Section):

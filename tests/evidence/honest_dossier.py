@@ -193,6 +193,8 @@ class Maker:
         self.sealed = {}
         """arm -> `sealed_verdicts` that the ledger recorded; empty: those of the honest samples."""
         self.events = None
+        self.control_steps = 20
+        """Of the control; None: the ledger tells nothing of its training."""
         self.claims = planned_claims()
         self.plan = None
         self.roots = {}
@@ -300,6 +302,8 @@ class Maker:
         kinds = [("run_started", {}), ("preregistered", {"id": "0001", "sha256": ""})]
         kinds += [("checkpoint_saved", {"step": 10}), ("checkpoint_saved", {"step": 20})]
         for arm, serial in self.attempts:
+            if arm == "random-reward" and self.control_steps is not None:
+                kinds.append(("checkpoint_saved", {"stage": arm, "step": self.control_steps}))
             names = {"serial": serial, "arm": arm, "suite": SUITE}
             kinds.append(
                 ("evaluation_started", {**names, "k": K, "seed": 5, "weights": MODELS[arm]})

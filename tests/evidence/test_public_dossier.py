@@ -25,6 +25,12 @@ def test_the_public_dossier_holds_and_says_what_is_against_it(tmp_path):
     # Plan and ledger are of today's form, and where arms differ in answers found a planned claim
     # of the answers found alone stands beside.
     assert not {"plan-older", "verdicts-unbound", "claim-withheld", "control-missing"} & notes
+    budgets = [(f.text, f.claims) for f in verdict.findings if f.code == "control-shorter"]
+    gains = ("C1", "C2", "C3", "C4")
+    assert budgets == [
+        (f"control {control} trained 48 steps, the claim's run 64", gains)
+        for control in ("format-only", "random-reward")
+    ]
     gaps = {f.where: f.text for f in verdict.findings if f.code == "extraction-gap"}
     assert sorted(gaps) == ["C1", "C3", "C4", "C5", "C7", "C8"]
     controls = {"C1": "C5", "C3": "C7", "C4": "C8"}

@@ -26,6 +26,7 @@ from pellucid.energy.factors import WORLD, find_factor
 from pellucid.errors import RunError
 from pellucid.evidence.claim_numbers import compute_document
 from pellucid.evidence.claims import MAIN_FAMILY
+from pellucid.evidence.core.check_controls import shorter_text, trained_steps
 from pellucid.evidence.core.check_grading import SETTINGS
 from pellucid.evidence.core.grade import grader_sha256
 from pellucid.evidence.core.hashed_prompts import HASHED
@@ -189,6 +190,7 @@ class _Assembly:
             scan=self.sources.scan,
             models=self.answered,
             plan_version=self.plan["v"] if self.plan else PLAN_VERSION,
+            shorter=self._shorter(),
         )
         self.missing += document.missing
         atomic_write_json(self.out / "claims.json", document.claims)
@@ -205,6 +207,20 @@ class _Assembly:
             "held": sum(claim["holds"] for claim in tested),
             "tested": len(tested),
             "missing": self.missing,
+        }
+
+    def _shorter(self) -> dict[str, str]:
+        """Control -> that it was trained for fewer steps than the released model."""
+        if self.sources.released is None:
+            return {}
+        events = [(event.kind, event.payload) for event in self.events]
+        own = trained_steps(events, self.sources.released.stage_name) or 0
+        names = [folder.stage_name for folder in self.sources.controls]
+        steps = {name: trained_steps(events, name) for name in names}
+        return {
+            name: shorter_text(name, number, own)
+            for name, number in steps.items()
+            if number is not None and number < own
         }
 
     def _cutoff(self) -> str | None:

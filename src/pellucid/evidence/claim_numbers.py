@@ -58,8 +58,10 @@ def compute_document(
     scan: Scan | None,
     models: Mapping[str, str],
     plan_version: int = PLAN_VERSION,
+    shorter: Mapping[str, str] | None = None,
 ) -> Document:
     """All claims whose evaluations are there. `prereg`: id of the plan; empty: there is none.
+    `shorter`: control -> that it was trained for fewer steps.
     `models`: evaluation -> root of the weights that answered. Plans of version 1 asked for no
     format control, so nothing is withheld under them.
     """
@@ -69,7 +71,8 @@ def compute_document(
         if absent:
             missing.append(f"claim {plan['id']}: {absent[0]} was not measured")
         else:
-            drafts.append(_draft(plan, evaluations, prereg, training_seeds))
+            limits = claim_limits(plan, training_seeds, shorter)
+            drafts.append(_draft(plan, evaluations, prereg, training_seeds, limits))
     families = {
         name: {
             "correction": "holm",
@@ -105,7 +108,11 @@ def compute_document(
 
 
 def _draft(
-    plan: PlannedClaim, evaluations: Mapping[str, Evaluation], prereg: str, training_seeds: int
+    plan: PlannedClaim,
+    evaluations: Mapping[str, Evaluation],
+    prereg: str,
+    training_seeds: int,
+    limits: str,
 ) -> Claim:
     return {
         **plan,
@@ -119,7 +126,7 @@ def _draft(
         "prereg": f"{prereg}#{plan['id']}",
         "holds": False,
         "level": "recomputed",
-        "limits": claim_limits(plan, training_seeds),
+        "limits": limits,
     }
 
 

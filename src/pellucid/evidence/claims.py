@@ -22,7 +22,7 @@ NUMBER_RULE = "value >= 0"
 DIFFERENCE_RULE = NO_CLAIM
 """Of what is printed and not claimed, these two hold whatever was measured."""
 CONTROLS = ("random-reward", "format-only")
-"""Arms that were trained for the same number of problems on a reward that knows no answer."""
+"""Arms that were trained from the same base on a reward that knows no answer."""
 NO_CONTROLS = (
     "No control was run (random reward, reward for the format alone): the gain is not shown to "
     "come from the reward for right answers."
@@ -215,8 +215,12 @@ def labelled_text(claim: Mapping[str, Any], training_seeds: int) -> str:
     return label + claim_text(claim)
 
 
-def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
-    """What a reader must not take the claim to say."""
+def claim_limits(
+    claim: Mapping[str, Any], training_seeds: int, shorter: Mapping[str, str] | None = None
+) -> str:
+    """What a reader must not take the claim to say. `shorter`: control -> that it was trained for
+    fewer steps.
+    """
     if claim["kind"] not in TWO_ARM_KINDS:
         return "A measurement, not a comparison."
     if claim["test"] is None:
@@ -231,6 +235,8 @@ def claim_limits(claim: Mapping[str, Any], training_seeds: int) -> str:
         limits.append(NO_CONTROLS)
     elif missing:
         limits.append(f"The control {missing[0]} was not run: what it would gain is not known.")
+    told = [text for control, text in (shorter or {}).items() if control in claim["requires"]]
+    limits += [f"{text[0].upper()}{text[1:]}: it had less time to gain." for text in told]
     if training_seeds == 1:
         limits.append("One training run: another seed may give another gain.")
     return " ".join(limits)

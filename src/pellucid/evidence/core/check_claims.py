@@ -7,8 +7,8 @@ from typing import Any
 
 from pellucid.evidence.core.case import Case
 from pellucid.evidence.core.check_comparisons import check_withheld
+from pellucid.evidence.core.check_controls import check_controls
 from pellucid.evidence.core.claims import (
-    TWO_ARM_KINDS,
     ClaimError,
     Result,
     compute_claim,
@@ -148,7 +148,7 @@ def check_numbers(case: Case) -> None:
         _compare(case, claim, claim["reported"], result, p_adj, "claim-mismatch")
         _check_rule(case, claim, result, p_adj, is_withheld=claim["id"] in withheld)
         _check_views(case, claim, result)
-        _check_controls(case, claim)
+        check_controls(case, claim)
 
 
 def _check_words(case: Case, claim: Claim) -> None:
@@ -313,34 +313,3 @@ def _sign(claim: Claim, result: Result) -> int:
     else:
         return 0
     return (distance > 0) - (distance < 0)
-
-
-# Controls
-
-
-def _check_controls(case: Case, claim: Claim) -> None:
-    own = [claim["id"]]
-    for arm in claim["requires"]:
-        suites = [folder.split("/")[1] for folder in claim["arms"].values()]
-        folder = f"evals/{suites[0]}/{arm}"
-        if folder not in case.evaluations:
-            case.find("control-missing", claim["id"], f"{folder[:100]} is not in the dossier", own)
-            continue
-        plan = case.plans.get(claim["prereg"].partition("#")[0])
-        role = plan["arms"][arm]["role"] if plan and arm in plan["arms"] else ""
-        if role == "control" and claim["kind"] in TWO_ARM_KINDS and claim["holds"]:
-            _check_control(case, claim, folder)
-
-
-def _check_control(case: Case, claim: Claim, folder: str) -> None:
-    """What the claim says of its arm must not hold of a control in its place."""
-    control: Claim = {**claim, "arms": {**claim["arms"], "a": folder}}
-    try:
-        result = compute_claim(control, case.evaluations)
-        gains = does_hold(control, result, result.p)
-    except ClaimError as error:
-        case.find("control-missing", claim["id"], f"{folder[:100]}: {error}", [claim["id"]])
-        return
-    if gains:
-        text = f"{folder[:100]} gains {result.value:+.4f} and passes the same rule"
-        case.find("control-gains", claim["id"], text, [claim["id"]])

@@ -98,6 +98,8 @@ CODES: dict[str, Code] = {
     "format-decides": Code("recomputed", "a gain that may be more answers found, not withheld"),
     "single-run-unsaid": Code("recomputed", "a comparison of few trainings that hides it"),
     "control-gains": Code("recomputed", "a negative control shows the claimed gain as well"),
+    "control-shorter": Code("recomputed", "a control of fewer steps than the claim's run", True),
+    "control-steps-unknown": Code("recomputed", "a control whose steps are not told", True),
     "engine-differs": Code("recomputed", "arms answered by different engines or types", True),
     "extraction-gap": Code("recomputed", "arms differ in answers found by over 2 points", True),
     "energy-implausible": Code("recomputed", "joules that cannot be, or that have no source"),

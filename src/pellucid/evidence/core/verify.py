@@ -17,6 +17,7 @@ from pellucid.evidence.core.check_audit import check_audits, read_audits
 from pellucid.evidence.core.check_claims import check_numbers, check_planned
 from pellucid.evidence.core.check_clean import check_scan, read_sets
 from pellucid.evidence.core.check_comparisons import check_comparisons
+from pellucid.evidence.core.check_controls import check_budgets
 from pellucid.evidence.core.check_energy import check_energy
 from pellucid.evidence.core.check_evals import check_evaluations, read_roots
 from pellucid.evidence.core.check_failures import check_failures
@@ -54,6 +55,8 @@ class Verdict:
     """Code -> claims that those spoil; None: all."""
     claims: Mapping[str, str]
     """Id -> text."""
+    reported: Mapping[str, str]
+    """Id -> the number claimed and its interval; empty: none."""
     done: Mapping[Column, tuple[str, ...]]
     """Column -> claims that were checked in it; absent: not done for any."""
     keyid: str | None
@@ -148,6 +151,7 @@ def verify(dossier: Path, *, seed: str = "", trusted_key: str | None = None) -> 
             more={},
             beyond={},
             claims={NO_CLAIMS: ""},
+            reported={},
             done={"integrity": (NO_CLAIMS,)},
             keyid=None,
             num_samples=0,
@@ -168,6 +172,7 @@ def _examine(case: Case, steps: Sequence[Callable[[Case], None]]) -> Verdict:
         more={code: n for code, n in more.items() if n},
         beyond={c: None if ids is None else frozenset(ids) for c, ids in case.beyond.items()},
         claims=claims,
+        reported={c["id"]: _reported(c) for c in case.claim_list()},
         done={"integrity": tuple(claims), "recomputed": tuple(claims), "clean": capable},
         keyid=case.keyid,
         num_samples=case.num_samples,
@@ -176,6 +181,11 @@ def _examine(case: Case, steps: Sequence[Callable[[Case], None]]) -> Verdict:
         seed=case.seed,
         parties=tuple(case.parties),
     )
+
+
+def _reported(claim: Mapping[str, Any]) -> str:
+    number = claim.get("reported")
+    return f"{number['value']} [{number['low']}, {number['high']}]" if number else ""
 
 
 def _kept(case: Case, code: str) -> int:
@@ -226,6 +236,7 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_rollouts,
     check_numbers,
     check_comparisons,
+    check_budgets,
     check_failures,
     check_audits,
     check_judges,
