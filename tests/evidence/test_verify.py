@@ -624,6 +624,14 @@ def test_a_statement_without_its_parts_is_refused(gone, honest, tmp_path):
     assert found(files, tmp_path) == {"file-malformed"}
 
 
+def test_the_table_shows_the_number_that_each_claim_reports(honest, tmp_path):
+    shown = render(verify(write(honest, tmp_path)))
+    for claim in json.loads(honest["claims.json"])["claims"]:
+        number = claim["reported"]
+        (line,) = [x for x in shown.splitlines() if x.split()[0:1] == [claim["id"]]]
+        assert f"{number['value']} [{number['low']}, {number['high']}]" in line
+
+
 def test_a_terminal_is_not_commanded(honest, tmp_path):
     claims = json.loads(honest["claims.json"])
     claims["claims"][0]["text"] = "\x1b[2J\u202eevil"

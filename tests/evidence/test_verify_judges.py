@@ -319,3 +319,13 @@ def test_no_judge_comes_after_the_draw_and_none_asks_another_question(tmp_path):
     people(folder, n=30)
     with pytest.raises(RunError, match="comes too late"):
         judge(folder, GENEROUS)
+
+
+def test_a_judge_that_is_not_there_is_named_before_another_is_asked(tmp_path, capsys):
+    folder = tmp_path / "dossier"
+    write_files(Maker().files(), folder)
+    arguments = ["dossier", "judge", str(folder), "--suite", SUITE]
+    judges = ["--judge", "smalltalk", "--judge", str(tmp_path / "other.toml")]
+    assert run_command([*arguments, *judges]) == 2
+    assert "other.toml" in capsys.readouterr().err
+    assert not (folder / JUDGED).exists()

@@ -4,6 +4,7 @@ judge what no grader can.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,10 +159,12 @@ def judge(
     whole = dossier.resolve()
     words = whole.with_name(f"{whole.name}-judges")
     progress = Progress(is_silent=json)
-    for wanted in judge:
-        with open_judge(wanted, words) as one:
+    with ExitStack() as stack:
+        judges = [stack.enter_context(open_judge(wanted, words)) for wanted in judge]
+        for one in judges:
             judge_suite(dossier, suite, one, asked=asked or ASKED, probed=probed, progress=progress)
-    result = write_result(dossier, read_judged(dossier, suite), {})
+            # After each: one that fails leaves those before it complete.
+            result = write_result(dossier, read_judged(dossier, suite), {})
     if json:
         print_json(result)
         return

@@ -83,16 +83,22 @@ class Comparison:
 
 def compare(a: Path, b: Path) -> Comparison:
     """Reads both, samples too. Raises DataError, one line, for what cannot be read as a dossier."""
+    for path in (a, b):  # before minutes are spent on the other
+        _check_dossier(path)
     one, two = read_side(a), read_side(b)
     return Comparison(a=one, b=two, diff=diff_facets(one.facets, two.facets))
 
 
-def read_side(path: Path) -> Side:
-    """Raises DataError."""
+def _check_dossier(path: Path) -> None:
     if not path.exists():
         raise DataError(f"there is no {path}: name a dossier's folder, zip or tar")
     if reason := why_no_dossier(path):
         raise DataError(reason)
+
+
+def read_side(path: Path) -> Side:
+    """Raises DataError."""
+    _check_dossier(path)
     try:
         with open_archive(path) as archive:
             case = Case(archive=archive, seed="")

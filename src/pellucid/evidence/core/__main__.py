@@ -21,6 +21,7 @@ from pellucid.evidence.core.recognise import why_no_dossier
 from pellucid.evidence.core.verify import Verdict, verify
 
 WIDTH = 12
+NUMBER_WIDTH = 28
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +60,13 @@ def render(verdict: Verdict) -> str:
     names = [*verdict.claims, *(party.place for party in verdict.parties)]
     width = min(24, max(len("claim"), *map(len, names)))
     lines = ["claim".ljust(width) + "  " + "".join(c.ljust(WIDTH) for c in COLUMNS)]
+    lines[0] += "claimed"
     for claim, row in verdict.table().items():
         cells = "".join(row[column].ljust(WIDTH) for column in COLUMNS)
         text = ascii_safe(verdict.claims[claim])
-        lines.append(f"{ascii_safe(claim)[:width].ljust(width)}  {cells}{text[:60]}".rstrip())
+        number = ascii_safe(verdict.reported.get(claim, ""))[: NUMBER_WIDTH - 2]
+        shown = f"{cells}{number.ljust(NUMBER_WIDTH)}{text[:60]}"
+        lines.append(f"{ascii_safe(claim)[:width].ljust(width)}  {shown}".rstrip())
     for party in verdict.parties:
         cells = "".join(party.status[column].ljust(WIDTH) for column in COLUMNS)
         lines.append(f"{party.place[:width].ljust(width)}  {cells}{_party(party)}")
