@@ -33,6 +33,11 @@ SHOWN_SHARE = 0.6
 LEAST_HIDDEN = 5
 """Words that must be left to write: fewer are guessed."""
 
+
+class NotApplicableError(DataError):
+    """None of the problems can be asked by this probe: says why, and what could be."""
+
+
 _OPTION = re.compile(r"^([A-H])\. (.*)$", re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -94,7 +99,7 @@ def complete_prompts(
 ) -> CompletionProbe:
     """Shows the first `share` of each question's words, without a template, and reads on.
 
-    Raises DataError where all questions are too short.
+    Raises NotApplicableError where all questions are too short.
     """
     asked: list[tuple[str, list[str], str]] = []
     for problem in problems:
@@ -104,7 +109,9 @@ def complete_prompts(
         if cut and len(hidden) >= LEAST_HIDDEN:
             asked.append((" ".join(split[:cut]), hidden, problem.id))
     if not asked:
-        raise DataError(f"no question hides {LEAST_HIDDEN} words: probe a suite with longer ones")
+        raise NotApplicableError(
+            f"no question hides {LEAST_HIDDEN} words: probe a suite with longer ones"
+        )
     texts = subject.answers([shown for shown, *_ in asked], [name for *_, name in asked])
     exact, overlaps = 0, []
     for (_, hidden, _), text in zip(asked, texts, strict=True):
@@ -135,12 +142,14 @@ def permute_options(
 ) -> PairedProbe:
     """Asks each multiple-choice question in the published order and in another one.
 
-    The other order is seeded by the question's id and moves the right option. DataError where no
-    question has options.
+    The other order is seeded by the question's id and moves the right option. NotApplicableError
+    where no question has options.
     """
     pairs = [(p, moved) for p in problems if (moved := permuted(p, seed=subject.seed)) is not None]
     if not pairs:
-        raise DataError("no question has options A., B., … on lines of their own: nothing to move")
+        raise NotApplicableError(
+            "no question has options A., B., … on lines of their own: nothing to move"
+        )
     return _compare(subject, pairs, template, grader, left_out=len(problems) - len(pairs))
 
 
@@ -173,11 +182,11 @@ def compare_twins(
 ) -> PairedProbe:
     """Asks each published item and its twin; twins of other magnitudes are left out and counted.
 
-    DataError where no twin is left.
+    NotApplicableError where no twin is left.
     """
     matched = [(item, twin) for item, twin in pairs if same_magnitudes(item, twin)]
     if not matched:
-        raise DataError("no twin has numbers of its item's magnitudes: make others")
+        raise NotApplicableError("no twin has numbers of its item's magnitudes: make others")
     return _compare(subject, matched, template, grader, left_out=len(pairs) - len(matched))
 
 

@@ -20,6 +20,7 @@ import typer
 from pellucid.artifacts import os_error_line
 from pellucid.cli import (
     audit,
+    audit_probe,
     data,
     dossier,
     dossier_audit,
@@ -60,6 +61,7 @@ app.command()(model.generate)
 app.command()(model.chat)
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
+audit_probe.add_commands(audit.app)
 app.add_typer(dossier.app, name="dossier")
 dossier_export.add_commands(dossier.app)
 dossier_others.add_commands(dossier.app)

@@ -1,4 +1,4 @@
-"""`audit contamination`, `audit hash-prompts`."""
+"""`audit contamination`, `audit hash-prompts`; `audit probe` is in `audit_probe`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pellucid.audit.contamination.records import Scan
 
 app = typer.Typer(
-    help="Audits: evaluation items in training data.",
+    help="Audits: evaluation items in training data, and what a model tells of them.",
     invoke_without_command=True,
     callback=show_help,
     rich_markup_mode=None,

@@ -97,7 +97,7 @@ def evaluate(
     """
     if revision is not None and len(model) > 1:
         raise ConfigError("--revision is the commit of one model: name one, or folders of them")
-    manners = [_measured_as(one) for one in model]
+    manners = [measured_as(one) for one in model]
     task, sampling, grading = manners[0]
     given = _given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     folder = str(data_dir) if data_dir else task.get("data_dir")
@@ -226,7 +226,7 @@ def chat(
             typer.echo(reply)
 
 
-def _measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any], Grading | None]:
+def measured_as(model: str) -> tuple[dict[str, Any], dict[str, Any], Grading | None]:
     """Template, sampler and graders of a model: those of its run, or of the recipes around the
     embedded; graders None: not said.
     """
