@@ -21,6 +21,39 @@ from pellucid.report.dossier.cells import (
 )
 from pellucid.report.dossier.page import marks, write_dossier_page
 
+LONG = "a_stage_whose_name_has_no_place_to_break_" * 3
+
+
+def bill(value):
+    """A bill of so many kWh."""
+    parts = {"value": 1.0, "low": 0.9, "high": 1.25}
+    scales = {"joules": 3.6e6, "kwh": 1.0, "g_co2e": 500.0}
+    return {
+        name: {p: value * x * scale for p, x in parts.items()} for name, scale in scales.items()
+    }
+
+
+def energy(**changes):
+    """A report of energy, with keys too long for a phone."""
+    return {
+        "total": bill(0.06) | {"elapsed_s": 485.6},
+        "by_source": {name: bill(0.03)["joules"] for name in ("nvml_counter", LONG)},
+        "by_kind": {LONG: bill(0.06) | {"windows": 3}},
+        "by_stage": {LONG: bill(0.04)},
+        "unfinished": bill(0.0) | {"windows": 0},
+        "per_answer": {
+            f"after/{LONG}": bill(4.1125e-7) | {"answers": 9},
+            "before/toy": bill(1.22e-6) | {"answers": 9},
+        },
+        "per_point": {"toy": bill(0.00295), "lost": None},
+        "answer_tokens": 400,
+        "factor": {"grams_per_kwh": 481, "region": "world", "year": 2023, "source": LONG},
+        "pue": [1.1, 1.6],
+        "limits": [f"see {LONG}"],
+        "notes": [HOSTILE],
+        "v": 1,
+    } | changes
+
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
@@ -33,10 +66,7 @@ def full(tmp_path_factory):
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "train").mkdir()
     (folder / "train/metrics.jsonl").write_text(text)
-    write_json(
-        folder / "energy/report.json",
-        {"stages": [{"name": "rl", "joules": 1234.5, "source": "nvml_counter"}], "pue": [1.1, 1.6]},
-    )
+    write_json(folder / "energy/report.json", energy())
     seal(folder)
     start_round(folder)
     letter = folder.parent / "letter.md"
@@ -114,6 +144,42 @@ def test_all_parts_are_there(page):
     assert ">R1.1 · major · question · C2 · closed<" in text.replace("\n", "")
     assert "wrong before, correct after: toy/test/" in text
     assert re.search(r'id="length".*C3 C1 on toy', text, flags=re.S)
+
+
+def test_energy_is_a_short_table_whose_numbers_lead_to_their_file(page):
+    text = page.read_text()
+    section = text[text.index('<section id="cost"') : text.index('<section id="samples"')]
+    linked = re.findall(
+        r'<a class="n" href="(#file-\d+)" title="energy/report.json">(.*?)</a>', section
+    )
+    assert len({target for target, _ in linked}) == 1
+    shown = [value.replace("\u202f", " ") for _, value in linked]
+    assert shown[:4] == ["0.0600 kWh", "0.0540 to 0.0750", "30.0 g", "27.0 to 37.5"]
+    assert {"400", "0.00295 kWh", "0.411 mWh", "0.370 to 0.514", "1.22 mWh", "0.206 mg"} <= set(
+        shown
+    )
+    assert {"50.0 %, 108,000 J", "481 g CO2e per kWh, world, 2023", "1.1 to 1.6"} <= set(shown)
+    assert "counter of the GPU (nvml_counter)" in section
+    assert "nothing gained" in section
+    assert "failed or interrupted" not in section
+    assert section.count("<tr>") < 20
+
+
+@pytest.mark.parametrize(
+    ("report", "complaint"),
+    [
+        ([], "is not in its form (it lacks limits)"),
+        (energy(total={"kwh": 3}), "is not in its form (kwh is 3 and should be an object)"),
+        (energy(by_kind={"a": bill(1e300)}), "holds a number out of range"),
+        (energy(pue=["1"]), "is not in its form (pue[0] is '1' and should be float)"),
+    ],
+)
+def test_a_damaged_report_of_energy_is_one_line(tmp_path, report, complaint):
+    dossier = build_dossier(tmp_path / "d")
+    write_json(dossier / "energy/report.json", report)
+    seal(dossier)
+    with pytest.raises(RunError, match=re.escape(f"energy/report.json {complaint}")):
+        write_dossier_page(dossier)
 
 
 def test_foreign_text_is_harmless(page):
@@ -239,6 +305,8 @@ def test_a_browser_finds_nothing_wrong(page, tmp_path):
         chrome.open(page.as_uri())
         chrome.run("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert chrome.run("document.documentElement.scrollWidth") <= 360
+        cost = "document.querySelector('#cost .scroll')"
+        assert chrome.run(f"{cost}.scrollWidth - {cost}.clientWidth") == 0
         found = chrome.run(CONTRAST)
         assert found["seen"] > 100
         assert found["bad"] == []

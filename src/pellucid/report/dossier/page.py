@@ -31,9 +31,9 @@ from pellucid.report.dossier.cells import (
     refuse_bare,
     side,
 )
+from pellucid.report.dossier.costs import read_costs
 from pellucid.report.dossier.read import (
     AUDIT_PATH,
-    ENERGY_PATH,
     SCAN_PATH,
     DossierView,
     read_dossier,
@@ -43,7 +43,6 @@ from pellucid.report.panels import make_panels
 MAX_BYTES = 5_000_000
 """Of the page."""
 FILES_SHOWN = 2_000
-COST_ROWS = 80
 AUDITED = {
     "agreement": "agreement of grader and people",
     "kappa": "Cohen's kappa",
@@ -111,7 +110,7 @@ def render(view: DossierView, *, with_samples: bool = True) -> str:
         recalls=list(_recall_rows(view, cells)),
         audit=list(_audit_rows(view, cells)),
         judged=list(_judged_rows(view, cells)),
-        costs=list(_cost_rows(view, cells)),
+        costs=read_costs(view.energy, cells),
         files=[
             (row["path"], row["sha256"], cells.fact(row["path"], words.count(row["bytes"])))
             for row in view.manifest[:FILES_SHOWN]
@@ -234,31 +233,6 @@ def _estimated(cells: Cells, path: str, found: Mapping[str, str] | None) -> Mark
     if found is None:
         return Markup('<span class="none">none</span>')
     return cells.fact(path, f"{found['value']} [{found['low']}, {found['high']}]")
-
-
-def _cost_rows(view: DossierView, cells: Cells) -> Iterator[tuple[str, Markup]]:
-    """energy/report.json as a table: its own names, one row for each value."""
-    rows = list(_leaves(view.energy, "")) if view.energy is not None else []
-    for name, value in rows[:COST_ROWS]:
-        yield name, cells.fact(ENERGY_PATH, value)
-
-
-def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, child in value.items():
-            yield from _leaves(child, f"{name} · {key}" if name else str(key))
-    elif isinstance(value, list):
-        if value and all(isinstance(v, int | float) for v in value):
-            yield name, " to ".join(words.number(v) for v in value)
-        else:
-            for number, child in enumerate(value, start=1):
-                yield from _leaves(child, f"{name} {number}")
-    elif isinstance(value, bool) or value is None:
-        yield name, {True: "yes", False: "no", None: "not known"}[value]
-    elif isinstance(value, int | float):
-        yield name, words.number(value)
-    else:
-        yield name, words.visible(str(value))
 
 
 def _environment(cells: Cells) -> Environment:
