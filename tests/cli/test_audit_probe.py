@@ -1,4 +1,4 @@
-"""`audit probe` with tiny-base, which was trained on chains and never on the asked ones."""
+"""`audit probe` with tiny-base, and how it refuses what it cannot ask."""
 
 import json
 import re

@@ -51,7 +51,7 @@ class ProbeReport:
 
     probes: dict[str, CompletionProbe | PairedProbe]
     completed_twins: CompletionProbe | None
-    """The first probe on twins, which nobody trained on: templates complete without a leak. None:
+    """The first probe on twins, from other seeds: templates complete without a leak. None:
     the items have none.
     """
     left_out: dict[str, str]
