@@ -11,7 +11,7 @@ from finished_run import finish_run, write_recipe
 from pellucid.artifacts import RunFolder
 from pellucid.cli import run_command
 from pellucid.errors import DataError, RunError
-from pellucid.evidence.core.canonical import canonical_json
+from pellucid.evidence.core.canonical import canonical_json, sha256_json
 from pellucid.evidence.core.schema import OldPlannedSuite, OldPreregistration
 from pellucid.evidence.core.verify import verify
 from pellucid.evidence.fresh_items.make import generator_digest
@@ -127,6 +127,27 @@ def test_checkpoints_of_controls_are_no_candidates(finished):
     saved = [e for e in read_jsonl(finished / "ledger.jsonl") if e["kind"] == "checkpoint_saved"]
     assert [e["payload"]["stage"] for e in saved] == ["zero", "random-reward"]
     assert [(c["step"], index["chosen"]) for c in index["checkpoints"]] == [(1, 1)]
+
+
+def test_a_control_of_fewer_steps_stands_in_the_limits_and_is_noted(own):
+    def budgets(dossier):
+        return [f.text for f in verify(dossier).findings if f.code.startswith("control-")]
+
+    assert budgets(own / "dossier") == []
+    events, previous = list(read_jsonl(own / "ledger.jsonl")), "0" * 64
+    for event in events:
+        if event["payload"].get("stage") == "random-reward":
+            event["payload"]["step"] = 0
+        del event["digest"]
+        event["prev"] = previous
+        event["digest"] = previous = sha256_json(event)
+    (own / "ledger.jsonl").write_bytes(b"".join(canonical_json(e) + b"\n" for e in events))
+    built = build_dossier(own, None, SILENT)
+    said = "ontrol random-reward trained 0 steps, the claim's run 1"
+    gain = json.loads((built.folder / "claims.json").read_text())["claims"][0]
+    assert f"C{said}: it had less time to gain." in gain["limits"]
+    seal(built.folder, key_of(own))
+    assert budgets(built.folder) == [f"c{said}"]
 
 
 def test_an_edited_sample_of_the_run_is_refused_when_building(own):
