@@ -14,11 +14,6 @@ from typing import Any
 from pellucid.errors import DataError
 from pellucid.evidence.core.archive import Archive, ArchiveError, open_archive, read_whole
 from pellucid.evidence.core.case import Case
-from pellucid.evidence.core.check_clean import read_sets
-from pellucid.evidence.core.check_evals import read_roots
-from pellucid.evidence.core.check_files import check_files, check_seal
-from pellucid.evidence.core.check_ledger import check_plans, read_ledger
-from pellucid.evidence.core.check_training import check_weights
 from pellucid.evidence.core.diff import Diff, diff_facets
 from pellucid.evidence.core.facets import FacetError, Facets, read_facets
 from pellucid.evidence.core.recognise import why_no_dossier
@@ -29,20 +24,9 @@ from pellucid.evidence.core.schema import (
     SealPredicate,
 )
 from pellucid.evidence.core.signature import EnvelopeError, read_envelope
-from pellucid.evidence.core.verify import read_claims
+from pellucid.evidence.core.verify import READING
 
 CLAIMS = "claims.json"
-READING = (
-    check_files,
-    read_ledger,
-    check_seal,
-    read_claims,
-    check_plans,
-    check_weights,
-    read_sets,
-    read_roots,
-)
-"""The verifier's checks that read a dossier's files, but for the samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -215,7 +215,7 @@ def check_external(case: Case) -> None:
     check_parties(case, examine)
 
 
-STEPS: tuple[Callable[[Case], None], ...] = (
+READING: tuple[Callable[[Case], None], ...] = (
     check_files,
     read_ledger,
     check_seal,
@@ -224,6 +224,10 @@ STEPS: tuple[Callable[[Case], None], ...] = (
     check_weights,
     read_sets,
     read_roots,
+)
+"""The checks that read a dossier's files, but for the samples."""
+STEPS: tuple[Callable[[Case], None], ...] = (
+    *READING,
     check_models,
     read_judges,
     read_audits,
