@@ -93,8 +93,8 @@ def train(job: Job, setting: Setting) -> dict[str, Any]:
     has_optimizer = states_fit(setting)
     if not has_optimizer:
         update_module.Optimizer = GradientsOnly  # type: ignore[assignment, misc]
-    updater = _updater(job, setting, model)
-    sequences = _synthetic(job, setting)
+    updater = updater_of(job, setting, model)
+    sequences = synthetic(job, setting)
     fed = FedTokens(model)
 
     def work(number: int) -> dict[str, float]:
@@ -129,7 +129,7 @@ def step(job: Job, setting: Setting) -> dict[str, Any]:
     """Rollout, random rewards, advantages, one update: the whole of a GRPO step but the grader."""
     model = build_model(setting)
     engine, requests = engine_of(job, model), requests_of(job, setting)
-    updater = _updater(job, setting, model)
+    updater = updater_of(job, setting, model)
     metrics: dict[str, float] = {}
     completions: list[list[Completion]] = []
 
@@ -177,7 +177,7 @@ def planned(job: Job, setting: Setting) -> dict[str, Any]:
         kv_limit=plan.kv_limit,
         is_shared=plan.is_time_shared,
     )
-    updater = _updater(job, setting, model)
+    updater = updater_of(job, setting, model)
     updater.keep_bytes = plan.logits
     requests = requests_of(job, setting)
 
@@ -245,7 +245,7 @@ def _gap(job: Job, setting: Setting, *, exact: bool) -> dict[str, Any]:
     if exact:
         model.rotation()  # says at once where exactness cannot be had
     engine, requests = engine_of(job, model), requests_of(job, setting)
-    updater = _updater(job, setting, model, exact=exact)
+    updater = updater_of(job, setting, model, exact=exact)
 
     def work(number: int) -> dict[str, float]:
         rollout_s, completions = _rollout(engine, requests, job, setting, seed=number)
@@ -275,7 +275,7 @@ def _gap(job: Job, setting: Setting, *, exact: bool) -> dict[str, Any]:
     }
 
 
-def _updater(job: Job, setting: Setting, model: Decoder, *, exact: bool = False) -> PolicyUpdater:
+def updater_of(job: Job, setting: Setting, model: Decoder, *, exact: bool = False) -> PolicyUpdater:
     config = run_config(job, setting, exact=exact)
     return PolicyUpdater(model, config, resolve(config.algo))
 
@@ -328,7 +328,7 @@ def _rewarded(
     ]
 
 
-def _synthetic(job: Job, setting: Setting) -> list[TrainSequence]:
+def synthetic(job: Job, setting: Setting) -> list[TrainSequence]:
     """Random completions with the log-probabilities of a uniform policy."""
     vocab = setting.spec.vocab_size
     prompts = workload.prompts(job.prompts, job.prompt, vocab)
