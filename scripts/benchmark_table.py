@@ -186,6 +186,7 @@ def title(job: Job) -> str:
         "train": f"training {shape}, packed, {sizes}",
         "gap": f"mean log-prob gap rollout / trainer {shape}",
         "long-prompt": f"rollout {shape}, long prompt, {sizes}",
+        "overlap": f"rollout {shape} beside training, {sizes}",
     }
     levers = "" if job.is_exact else ", `exact = false`"
     levers += "" if job.has_pdl else ", without early launch"
@@ -274,6 +275,8 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
     if job.kind == "long-prompt":
         decoding = f"decoding alone {details['gain_decode']:.1f} ×"
         return f" ({details['gain']:.1f} × unshared, {decoding})"
+    if job.kind == "overlap":
+        return f" ({details['gain']:.2f} × one after the other, {details['way']})"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
     if job.kind == "planned":

@@ -8,13 +8,14 @@ from typing import Literal, get_args
 
 from workload import MIXED_LONGEST
 
-Kind = Literal["rollout", "mixed", "step", "planned", "train", "gap", "long-prompt"]
+Kind = Literal["rollout", "mixed", "step", "planned", "train", "gap", "long-prompt", "overlap"]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
 _LEVER = r"(-(?P<lever>near|nopdl|drafts(?P<drafts>[1-7])))?"
 _ROLLOUT = re.compile(r"(?P<base>rollout-(?P<shape>[^-]+)-(?P<sizes>\d+x\d+-\d+\+\d+))" + _LEVER)
 _OTHER = re.compile(
-    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt)-(?P<shape>[^-]+))" + _LEVER
+    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt|overlap)-(?P<shape>[^-]+))"
+    + _LEVER
 )
 
 
@@ -105,6 +106,7 @@ JOBS = (
     "rollout-7b-64x1-128+256-near",
     "mixed-0.5b-near",
     "mixed-0.5b-nopdl",
+    "overlap-0.5b",
 )
 """Most important first."""
 
@@ -117,6 +119,7 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {
     "train-1.5b": (8, 16, 128, 512),
     "train-7b": (4, 16, 128, 512),
     "gap": (8, 16, 128, 512),
+    "overlap": (4, 16, 128, 512),
     "long-prompt": (16, 16, 2048, 256),
 }
 """Prompts, samples a prompt, tokens of a prompt, new tokens of a sample."""
