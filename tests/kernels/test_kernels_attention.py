@@ -7,7 +7,7 @@ from attention_rows import Rows, Shape, attend, dense, random_rows
 
 from pellucid.errors import ModelError
 from pellucid.kernels import attention
-from pellucid.kernels.attention import KeySource, attend_rows, supports
+from pellucid.kernels.attention import KeySource, PromptTile, attend_rows, prompt_tile, supports
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter's; see _cuda")
 SMALL = Shape(heads=3, num_kv=1, head_dim=16)
@@ -79,6 +79,23 @@ def test_a_row_s_bits_depend_on_nothing_else(monkeypatch):
         assert torch.equal(attend(rows, SMALL, max_own=1100), expected)
 
 
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("siblings", [1, 2, 8])
+def test_a_row_s_bits_do_not_depend_on_how_many_siblings_are_said_to_be(siblings):
+    rows = random_rows(OWN, PROMPTS, GROUPS, SMALL, torch.float16)
+    rows = _with_exact_products(rows)
+    assert torch.equal(attend(rows, SMALL, siblings=siblings), attend(rows, SMALL, siblings=16))
+
+
+def test_few_siblings_get_half_a_tile_and_a_row_alone_one_of_its_own(monkeypatch):
+    q = torch.empty(1, 14, 64, dtype=torch.float16)
+    tiles = [prompt_tile(q, 2, siblings) for siblings in (1, 2, 8, 9)]
+    half, whole = PromptTile(8, 8, 4), PromptTile(16, 8, 8)
+    assert tiles == [PromptTile(1, 64, 4), half, half, whole]
+    monkeypatch.setitem(attention.TUNING, "prompt", {"few": 0})
+    assert prompt_tile(q, 2, 1) == whole
+
+
 def test_rows_with_ids_of_their_own_give_the_bits_of_rows_that_share():
     rows = random_rows([3, 70, 5, 0], [300, 20], [0, 0, 1, 0], SMALL, torch.float16)
     rows = _with_exact_products(rows)
@@ -120,7 +137,7 @@ def test_without_groups_each_row_reads_its_own_prompt():
     rows = random_rows([3, 4], [70, 20], [0, 1], SMALL, torch.float32)
     bounds = {"num_kv": 1, "max_own": 4, "max_prompt": 70}
     got = attend_rows(rows.q, rows.own, rows.prompt, None, **bounds)
-    assert torch.equal(got, attend(rows, SMALL)[..., :-1].flatten(1))
+    assert torch.equal(got, attend(rows, SMALL, siblings=1)[..., :-1].flatten(1))
     scaled = attend_rows(rows.q, rows.own, rows.prompt, None, scale=0.1, **bounds)
     expected = dense(rows, SMALL, scale=0.1)[..., :-1].flatten(1).float()
     torch.testing.assert_close(scaled, expected, atol=1e-5, rtol=1e-5)

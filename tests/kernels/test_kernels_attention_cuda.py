@@ -82,6 +82,23 @@ def test_a_row_s_bits_do_not_depend_on_how_its_splits_are_shared_out(shape, monk
             assert torch.equal(attend(rows, shape), expected), (own, prompt)
 
 
+@pytest.mark.parametrize("siblings", [1, 2, 8])
+@pytest.mark.parametrize(
+    "shape", [*QWEN.values(), Shape(3, 3, 64), Shape(16, 1, 64)], ids=[*QWEN, "3/3", "16/1"]
+)
+def test_a_row_s_bits_do_not_depend_on_how_many_siblings_are_said_to_be(
+    shape, siblings, monkeypatch
+):
+    for count in (70, 512):
+        together = _rows(count, shape)
+        order = torch.randperm(count, device="cuda")
+        for prompt in (1, 10**6):
+            _force(monkeypatch, 200, prompt)
+            expected = attend(together, shape, siblings=16)
+            assert torch.equal(attend(together, shape, siblings=siblings), expected)
+            assert torch.equal(attend(together, shape, order, siblings=siblings), expected[order])
+
+
 @pytest.mark.parametrize("count", [8, 1024])
 def test_a_graph_follows_lengths_that_change(count):
     shape = QWEN["0.5B"]

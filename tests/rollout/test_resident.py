@@ -9,6 +9,7 @@ from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 
 from pellucid.errors import NumericsError
 from pellucid.records import Request, SamplingParams, StopReason
+from pellucid.rollout import resident_step
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.rollout.resident_engine import OTHER_STEPS, ResidentEngine
 
@@ -65,6 +66,22 @@ def test_tokens_are_those_of_the_host_loop_with_refill_and_compaction() -> None:
     fast, slow = both(loud_model(SPEC), requests(), PARAMS, slots=4)
     assert_same(fast, slow)
     assert len({c.stop for row in fast for c in row}) > 1, "some end early, some do not"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 1), (3, 4)])
+def test_attention_is_told_how_many_rows_share_a_prompt(monkeypatch, size, expected) -> None:
+    seen = set()
+    attend_rows = resident_step.attend_rows
+
+    def spied(*tensors, siblings, **bounds):
+        seen.add(siblings)
+        return attend_rows(*tensors, siblings=siblings, **bounds)
+
+    monkeypatch.setattr(resident_step, "FEW_ROWS", 0)
+    monkeypatch.setattr(resident_step, "attend_rows", spied)
+    fast, slow = both(loud_model(SPEC), requests(size=size), PARAMS, slots=4)
+    assert_same(fast, slow)
+    assert seen == {expected}
 
 
 def test_stop_strings_are_found_on_the_device() -> None:

@@ -39,12 +39,14 @@ FORKS = True
 does not change a bit."""
 ROW_TILE = 16
 """Rows that may share a read of their prompt: as many as a GRPO group mostly has."""
+FEW_SIBLINGS = 8
+"""Rows of one prompt up to which tiles have half the height: the other rows of a tile are waste."""
 
 TUNING: dict[str, dict[str, int]] = {"own": {}, "prompt": {}, "merge": {}}
 """Overrides for measurements: num_warps of all three, num_stages and programs (see the constants
-above) of "own" and "prompt", turns (TURN_PROGRAMS) of "prompt", STAGES of "merge". Warps belong to
-the arithmetic, as a sum is split among them: change them for all launches or none. Nothing else
-here changes a bit."""
+above) of "own" and "prompt", turns (TURN_PROGRAMS) and few (FEW_SIBLINGS) of "prompt", STAGES of
+"merge". Warps belong to the arithmetic, as a sum is split among them: change them for all launches
+or none. Nothing else here changes a bit."""
 
 
 class KeySource(NamedTuple):
@@ -88,6 +90,7 @@ def attend_rows(
     num_kv: int,
     max_own: int,
     max_prompt: int,
+    siblings: int = ROW_TILE,
     scale: float | None = None,
     with_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -96,9 +99,10 @@ def attend_rows(
 
     `q` [B, H, K], a row's heads adjacent. `group` [B] int32, 0 up to 2**31 - 2: rows with one id
     have one prompt, and 16 of them read it together where they are adjacent; None: each row for
-    itself. `max_own`, `max_prompt`: no length is above them; they and B alone fix the launch, so
-    that a CUDA graph holds for all lengths below. A row without any position gives zeros. `scale`
-    is K^-0.5 if None. Raises ModelError where `supports` is false.
+    itself. `max_own`, `max_prompt`: no length is above them. `siblings`: about how many rows have
+    one prompt at most; the speed depends on it, not the result. These and B alone fix the launch,
+    so that a CUDA graph holds for all lengths below. A row without any position gives zeros.
+    `scale` is K^-0.5 if None. Raises ModelError where `supports` is false.
 
     With few rows the own and the prompt kernel are launched on two streams, forked and joined by
     events, under capture or not: neither fills the GPU, and a graph keeps them parallel.
@@ -117,6 +121,7 @@ def attend_rows(
         out=q.new_empty(rows, num_heads * head_dim),
         lse=q.new_empty(rows, num_heads, dtype=torch.float32),
         num_kv=num_kv,
+        siblings=1 if group is None else siblings,
         scale=(head_dim**-0.5 if scale is None else scale) * math.log2(math.e),
         with_lse=with_lse,
     )
@@ -135,6 +140,7 @@ class _Call(NamedTuple):
     out: Tensor
     lse: Tensor
     num_kv: int
+    siblings: int
     scale: float
     """With log2(e) in it: the kernels work with powers of two."""
     with_lse: bool
@@ -193,8 +199,8 @@ def _launch(
 def _prompt_planes(call: _Call, max_prompt: int) -> int:
     """Parts of the prompts to store: with enough programs each merges a whole prompt, as the merge
     kernel would, and stores 1; that saves writing and reading results for every 256 positions."""
-    members, _ = prompt_tile(call.q, call.num_kv)
-    programs = triton.cdiv(call.rows, members) * call.num_kv
+    members = prompt_tile(call.q, call.num_kv, call.siblings).members
+    programs = triton.cdiv(call.rows, min(members, call.siblings)) * call.num_kv
     if programs >= TUNING["prompt"].get("programs", PROMPT_PROGRAMS):
         return 1
     return triton.cdiv(max_prompt, SPLIT.value)
@@ -253,12 +259,14 @@ def _run_prompt(
     max_prompt: int,
     launch: dict[str, Any],
 ) -> None:
-    members, padded = prompt_tile(call.q, call.num_kv)
+    tile = prompt_tile(call.q, call.num_kv, call.siblings)
     splits = triton.cdiv(max_prompt, SPLIT.value)
     is_fused = stored.planes < splits
-    tiles = triton.cdiv(call.rows, members) * call.num_kv
-    most = TUNING["prompt"].get("turns", TURN_PROGRAMS)
-    turns = min(members, max(1, most // tiles))
+    tiles = triton.cdiv(call.rows, tile.members) * call.num_kv
+    # Where siblings are few, each group of a tile has a program of its own.
+    enough = tile.members * tiles if _are_few(call.siblings) else TURN_PROGRAMS
+    most = TUNING["prompt"].get("turns", enough)
+    turns = min(tile.members, max(1, most // tiles))
     prompt_kernel[(tiles, 1 if is_fused else splits, turns)](
         call.q,
         prompt.k,
@@ -274,12 +282,12 @@ def _run_prompt(
         prompt.position_stride,
         call.scale,
         J=call.num_kv,
-        MEMBERS=members,
-        HEADS=padded,
+        MEMBERS=tile.members,
+        HEADS=tile.heads,
         FUSED=is_fused,
         PRECISION="ieee",
         **call.shape_constants(),
-        **prompt_options(call.q.shape[2]),
+        **prompt_options(tile),
         **launch,
     )
 
@@ -312,12 +320,29 @@ def _run_merge(
     )
 
 
-def prompt_tile(q: Tensor, num_kv: int) -> tuple[int, int]:
-    """(rows that share a read, G padded). Their product, the height of the matrix product, is 64
-    or 128, what tensor cores take at once; 16 in float32, which they do not take."""
-    padded = max(4, triton.next_power_of_2(q.shape[1] // num_kv))
-    height = 128 if q.element_size() == 2 else 16
-    return min(ROW_TILE, height // padded), padded
+class PromptTile(NamedTuple):
+    """Rows that share a read. Members times heads, the height of the matrix product, is 64 or 128,
+    what tensor cores take at once; 16 in float32, which they do not take."""
+
+    members: int
+    heads: int
+    """G padded."""
+    num_warps: int
+
+
+def prompt_tile(q: Tensor, num_kv: int, siblings: int) -> PromptTile:
+    """Of half the height, and of half the warps, where siblings are few: a row's sums stay
+    within one warp either way. A row without siblings has a tile to itself."""
+    heads, height, num_warps = max(4, triton.next_power_of_2(q.shape[1] // num_kv)), 16, 8
+    if q.element_size() == 2:
+        height, num_warps = (64, 4) if _are_few(siblings) else (128, 8)
+    if siblings == 1 and _are_few(siblings):
+        return PromptTile(1, height, num_warps)
+    return PromptTile(min(ROW_TILE, height // heads), heads, num_warps)
+
+
+def _are_few(siblings: int) -> bool:
+    return siblings <= TUNING["prompt"].get("few", FEW_SIBLINGS)
 
 
 def own_options(head_dim: int, *, is_fused: bool) -> dict[str, Any]:
@@ -327,9 +352,10 @@ def own_options(head_dim: int, *, is_fused: bool) -> dict[str, Any]:
     return {"num_warps": 4, "num_stages": stages} | tuned
 
 
-def prompt_options(head_dim: int) -> dict[str, Any]:
-    tuned = {name: n for name, n in TUNING["prompt"].items() if name not in ("programs", "turns")}
-    return {"num_warps": 8, "num_stages": 3} | tuned
+def prompt_options(tile: PromptTile) -> dict[str, Any]:
+    choices = ("programs", "turns", "few")
+    tuned = {name: n for name, n in TUNING["prompt"].items() if name not in choices}
+    return {"num_warps": tile.num_warps, "num_stages": 3} | tuned
 
 
 def merge_options() -> dict[str, Any]:

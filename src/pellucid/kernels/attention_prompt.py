@@ -5,7 +5,9 @@ through the distinct groups in its tile in the order of their ids, takes every `
 own turn on, and multiplies all the tile's queries with that group's keys, but keeps the result of
 its members alone: so a group is computed as if no other were there. Every product has a multiple of
 64 rows whatever B is: the same instructions, the same bits. Siblings need one turn; without turns
-the few rows at the end of a rollout, each of another group, would wait for one another.
+the few rows at the end of a rollout, each of another group, would wait for one another. Where few
+rows share a prompt, tiles are lower, down to one row alone: what a program multiplies for other
+groups' members is thrown away.
 
 Shapes: B rows, H query heads, J key/value heads, G = H / J, K head dimension.
 """

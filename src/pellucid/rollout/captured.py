@@ -21,6 +21,8 @@ class StepShape(NamedTuple):
     """Bound on the prompt bodies."""
     drafts: int = 0
     """Tokens drafted a row (`rollout.drafts`): `own` bounds them too."""
+    siblings: int = 16
+    """About how many rows share a prompt at most: it decides how the prompts are read."""
 
 
 class CapturedSteps:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from pellucid.errors import NumericsError
+from pellucid.kernels.attention import ROW_TILE
 from pellucid.model.transformer import Decoder
 from pellucid.protocols import GroupFn, ProgressFn, Tokenizer
 from pellucid.records import Completion, Request, SamplingParams
@@ -99,7 +100,7 @@ class ResidentRollout:
         """Replays chunks until no row is live."""
         rows = min(round_rows(wave.num_samples), self.state.capacity.slots)
         self.state.start(rows)
-        body = round_bound(wave.longest_body)
+        body, siblings = round_bound(wave.longest_body), round_siblings(wave.most_siblings)
         look = _Look(self.state.read(), self.step.drafts.read(), None, 0, 0)
         finished = 0
         snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts, harvest.ended)
@@ -113,7 +114,8 @@ class ResidentRollout:
             drafts = self._drafts(look, rows)
             most = steps * (1 + drafts)
             furthest = min(look.counts.max_own + look.most + most, self.state.capacity.new_tokens)
-            self.step.run(StepShape(rows, round_bound(furthest), body, drafts), steps)
+            shape = StepShape(rows, round_bound(furthest), body, drafts, siblings)
+            self.step.run(shape, steps)
             snapshots.take()
             look = snapshots.before_newest(look, steps, most)
             self.policy.observe(look.drafted)
@@ -219,3 +221,8 @@ def round_bound(length: int) -> int:
     while length > FINE_BOUNDS * grain:
         grain *= 2
     return -(-length // grain) * grain
+
+
+def round_siblings(count: int) -> int:
+    """A power of two that covers `count`, up to ROW_TILE: few shapes."""
+    return min(1 << max(count - 1, 0).bit_length(), ROW_TILE)

@@ -115,7 +115,8 @@ class ResidentStep:
             advance(state, tokens, logprobs, rows)
             return
         propose(state, self.drafts, rows, shape.drafts)
-        wide = shape._replace(rows=rows * (shape.drafts + 1))
+        each = shape.drafts + 1
+        wide = shape._replace(rows=rows * each, siblings=shape.siblings * each)
         tokens, logprobs = self._draws(self.drafts, wide)
         accept(state, self.drafts, tokens, logprobs, rows, shape.drafts)
 
@@ -230,6 +231,7 @@ class SlotAttention:
             num_kv=spec.num_kv_heads,
             max_own=shape.own,
             max_prompt=shape.body,
+            siblings=shape.siblings,
         )
 
     def _own(self, layer: int) -> KeySource:

@@ -39,6 +39,10 @@ class Wave:
         return max(len(r.prompt_ids) for r in self.requests) - 1
 
     @property
+    def most_siblings(self) -> int:
+        return max(len(r.sample_ids) for r in self.requests)
+
+    @property
     def body_tokens(self) -> int:
         return sum(len(r.prompt_ids) - 1 for r in self.requests)
 
