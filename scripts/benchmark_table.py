@@ -184,6 +184,7 @@ def title(job: Job) -> str:
         "step": f"whole GRPO step {shape}, {sizes}",
         "planned": f"the same as `pellucid run` has it {shape}, {sizes}",
         "train": f"training {shape}, packed, {sizes}",
+        "compiled": f"training {shape}, blocks by torch.compile, {sizes}",
         "gap": f"mean log-prob gap rollout / trainer {shape}",
         "long-prompt": f"rollout {shape}, long prompt, {sizes}",
         "overlap": f"rollout {shape} beside training, {sizes}",
@@ -191,6 +192,7 @@ def title(job: Job) -> str:
     levers = "" if job.is_exact else ", `exact = false`"
     levers += "" if job.has_pdl else ", without early launch"
     levers += f", {job.drafts} drafts" if job.drafts else ""
+    levers += ", every tiling tried" if job.has_autotune else ""
     return words[job.kind] + levers
 
 
@@ -228,7 +230,8 @@ def _peer_repeats(peers: list[Measured]) -> str:
 
 def _order(name: str) -> tuple[int, str, int, int]:
     job = parse(name)
-    kinds = ("rollout", "mixed", "long-prompt", "step", "planned", "train", "gap")
+    kinds = ("rollout", "mixed", "long-prompt", "overlap", "step", "planned", "train",
+             "compiled", "gap")  # fmt: skip
     return kinds.index(job.kind), job.shape, -job.rows, -job.group
 
 
@@ -256,7 +259,7 @@ def _value(job: Job, record: dict[str, Any]) -> float | None:
         return details.get("exact", details).get("mean_gap")
     if job.kind in ("step", "planned"):
         return record["median_s"]
-    if job.kind == "train":
+    if job.kind in ("train", "compiled"):
         return record["details"]["fed_tokens_per_s"]
     return record["tokens_per_s"]
 
@@ -279,6 +282,9 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
         return f" ({details['gain']:.2f} × one after the other, {details['way']})"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
+    if job.kind == "compiled":
+        by_hand = details["ways"]["fused"]["fed_tokens_per_s"]
+        return f" ({details['gain']:.2f} × the kernels fused by hand: {by_hand:,.0f})"
     if job.kind == "planned":
         plan = details["planned"]
         time = "" if plan["step_s"] is None else f", {plan['step_s']:.1f} s"

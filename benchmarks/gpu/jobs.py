@@ -8,14 +8,16 @@ from typing import Literal, get_args
 
 from workload import MIXED_LONGEST
 
-Kind = Literal["rollout", "mixed", "step", "planned", "train", "gap", "long-prompt", "overlap"]
+Kind = Literal[
+    "rollout", "mixed", "step", "planned", "train", "gap", "long-prompt", "compiled", "overlap"
+]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
-_LEVER = r"(-(?P<lever>near|nopdl|drafts(?P<drafts>[1-7])))?"
+_LEVER = r"(-(?P<lever>near|nopdl|max|drafts(?P<drafts>[1-7])))?"
 _ROLLOUT = re.compile(r"(?P<base>rollout-(?P<shape>[^-]+)-(?P<sizes>\d+x\d+-\d+\+\d+))" + _LEVER)
 _OTHER = re.compile(
-    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt|overlap)-(?P<shape>[^-]+))"
-    + _LEVER
+    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt|compiled|overlap)"
+    r"-(?P<shape>[^-]+))" + _LEVER
 )
 
 
@@ -43,6 +45,8 @@ class Job:
     """Kernels are set up while the one before still runs (`kernels/launch.py`)."""
     drafts: int = 0
     """Tokens guessed a row and step once few rows are left."""
+    has_autotune: bool = False
+    """The compiler tries every tiling of every matrix product."""
 
     @property
     def rows(self) -> int:
@@ -51,7 +55,7 @@ class Job:
     @property
     def is_variant(self) -> bool:
         """The job of another name with a lever pulled, to see what it does: nothing for peers."""
-        return self.drafts > 0 or not self.has_pdl or not self.is_exact
+        return self.drafts > 0 or not self.has_pdl or not self.is_exact or self.has_autotune
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,6 +108,8 @@ JOBS = (
     "rollout-0.5b-64x1-128+256-near",
     "rollout-7b-4x16-128+256-near",
     "rollout-7b-64x1-128+256-near",
+    "compiled-0.5b",
+    "compiled-1.5b",
     "mixed-0.5b-near",
     "mixed-0.5b-nopdl",
     "overlap-0.5b",
@@ -118,6 +124,8 @@ _SIZES: dict[str, tuple[int, int, int, int]] = {
     "train": (16, 16, 128, 512),
     "train-1.5b": (8, 16, 128, 512),
     "train-7b": (4, 16, 128, 512),
+    "compiled": (16, 16, 128, 512),
+    "compiled-1.5b": (8, 16, 128, 512),
     "gap": (8, 16, 128, 512),
     "overlap": (4, 16, 128, 512),
     "long-prompt": (16, 16, 2048, 256),
@@ -135,6 +143,8 @@ def parse(name: str) -> Job:
         sizes = _SIZES.get(match["base"], _SIZES[kind])
     else:
         raise ValueError(f"no job is called {name!r}: see --list, or say rollout-SHAPE-PxG-L+N")
+    if match["lever"] and (match["lever"] == "max") is not (kind == "compiled"):
+        raise ValueError(f"{name!r}: -max is for compiled jobs, the other levers are for the rest")
     if match["shape"] not in get_args(Shape):
         raise ValueError(f"{name!r}: the shape is one of {', '.join(get_args(Shape))}")
     if min(sizes) < 1:
@@ -151,4 +161,5 @@ def parse(name: str) -> Job:
         is_exact=match["lever"] != "near",
         has_pdl=match["lever"] != "nopdl",
         drafts=int(match["drafts"] or 0),
+        has_autotune=match["lever"] == "max",
     )

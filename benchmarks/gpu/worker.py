@@ -42,6 +42,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """The record of a job."""
     # Late: describing the machine needs no Pellucid that runs.
+    import compile_jobs
     import overlap_jobs
     import rollout_jobs
     import train_jobs
@@ -54,6 +55,7 @@ def run(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "step": train_jobs.step,
         "planned": train_jobs.planned,
         "gap": train_jobs.gap,
+        "compiled": compile_jobs.compiled,
         "overlap": overlap_jobs.overlap,
     }
     job = parse(arguments.job)

@@ -87,6 +87,15 @@ def test_for_steps_and_gaps_lower_is_better(rows) -> None:
     assert got[1][1:4] == ["TRL + vLLM 0.0101", value, "–"]
 
 
+def test_a_rollout_beside_training_shows_what_that_brought_and_in_which_way(rows) -> None:
+    mine = record("overlap-0.5b", "pellucid", details={"gain": 1.234, "way": "high"})
+    got = rows(document("2026-01-01", mine))
+    assert got[0][:4] == [
+        "rollout 0.5B beside training, 4 × 16, 128 + 512", "–",
+        "**100 tok/s** (1.23 × one after the other, high)", "–",
+    ]  # fmt: skip
+
+
 def test_training_shows_its_utilisation(rows) -> None:
     mine = record(
         "train-7b", "pellucid", share_of_floor=0.6, settings={"has_optimizer": False},
@@ -94,6 +103,23 @@ def test_training_shows_its_utilisation(rows) -> None:
     )  # fmt: skip
     got = rows(document("2026-01-01", mine))
     assert got[0][2:5] == ["**10,300 tok/s** (without optimiser)", "–", "57%"]
+
+
+def test_compiled_blocks_stand_beside_those_fused_by_hand(rows) -> None:
+    ways = {"fused": {"fed_tokens_per_s": 12_000.0}}
+    mine = record(
+        "compiled-0.5b", "pellucid",
+        details={"mfu": 0.4, "fed_tokens_per_s": 10_800.0, "gain": 0.9, "ways": ways},
+    )  # fmt: skip
+    got = rows(document("2026-01-01", mine))
+    assert got[0][0] == "training 0.5B, blocks by torch.compile, 16 × 16, 128 + 512"
+    value = "**10,800 tok/s** (0.90 × the kernels fused by hand: 12,000)"
+    assert got[0][2:5] == [value, "–", "40%"]
+
+
+def test_every_listed_job_has_a_row_with_words_of_its_own(rows) -> None:
+    failed = [{"job": name, "who": "pellucid", "status": "failed"} for name in table.JOBS]
+    assert len({row[0] for row in rows(document("2026-01-01", *failed))}) == len(table.JOBS)
 
 
 def test_a_rehearsal_is_never_shown(rows) -> None:
