@@ -279,7 +279,8 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
         decoding = f"decoding alone {details['gain_decode']:.1f} ×"
         return f" ({details['gain']:.1f} × unshared, {decoding})"
     if job.kind == "overlap":
-        return f" ({details['gain']:.2f} × one after the other, {details['way']})"
+        bits = "" if details["is_same"] else ", other bits than alone"
+        return f" ({details['gain']:.2f} × one after the other, {details['way']}{bits})"
     if job.kind == "train" and not record["settings"]["has_optimizer"]:
         return " (without optimiser)"
     if job.kind == "compiled":

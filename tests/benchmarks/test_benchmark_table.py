@@ -88,12 +88,15 @@ def test_for_steps_and_gaps_lower_is_better(rows) -> None:
 
 
 def test_a_rollout_beside_training_shows_what_that_brought_and_in_which_way(rows) -> None:
-    mine = record("overlap-0.5b", "pellucid", details={"gain": 1.234, "way": "high"})
-    got = rows(document("2026-01-01", mine))
-    assert got[0][:4] == [
+    def shown(is_same: bool) -> list[str]:
+        details = {"gain": 1.234, "way": "high", "is_same": is_same}
+        return rows(document("2026-01-01", record("overlap-0.5b", "pellucid", details=details)))[0]
+
+    assert shown(True)[:4] == [
         "rollout 0.5B beside training, 4 × 16, 128 + 512", "–",
         "**100 tok/s** (1.23 × one after the other, high)", "–",
     ]  # fmt: skip
+    assert shown(False)[2].endswith("high, other bits than alone)")
 
 
 def test_training_shows_its_utilisation(rows) -> None:
