@@ -34,6 +34,7 @@ from pellucid.errors import UserError
 from pellucid.model.ops import PLAIN
 from pellucid.model.rope import Rotation
 from pellucid.model.shared_attention import SharedPromptAttention
+from pellucid.model.shortage import shortage
 from pellucid.model.transformer import Block, Decoder
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.packing import TrainSequence
@@ -55,17 +56,7 @@ def compiled(job: Job, setting: Setting, backend: str = "inductor") -> dict[str,
     """
     setting = replace(setting, tokens_per_pack=fixed_pack(job, setting.tokens_per_pack))
     mode = "max-autotune-no-cudagraphs" if job.has_autotune else "default"
-    measure = partial(_measure, job, setting, synthetic(job, setting))
-    fused, gradients = measure(_leave)
-    ways = {"fused": fused}
-    ways["compiled"], found = measure(partial(compile_blocks, backend=backend, mode=mode))
-    ways["compiled"] |= _difference(ways["compiled"], fused, found, gradients)
-    for name, prepare in () if job.has_autotune else (("exact", _be_exact), ("plain", _be_plain)):
-        try:
-            ways[name], found = measure(prepare)
-            ways[name] |= _difference(ways[name], fused, found, gradients)
-        except (UserError, torch.OutOfMemoryError) as error:
-            ways[name] = {"error": str(error).partition("\n")[0]}
+    ways = _ways(job, setting, partial(compile_blocks, backend=backend, mode=mode))
     groups = [Group(prompt=job.prompt, completions=(job.new,) * job.group)] * job.prompts
     counts = training_counts(groups, shares_prompts=True)
     flops = training_flops(setting.spec, counts)
@@ -89,11 +80,27 @@ def compiled(job: Job, setting: Setting, backend: str = "inductor") -> dict[str,
             "formula": TRAINING_FORMULA,
             "flops": flops,
             "fed_tokens_per_s": ours["fed_tokens_per_s"],
-            "gain": fused["seconds"] / ours["seconds"],
+            "gain": ways["fused"]["seconds"] / ours["seconds"],
             "ways": ways,
         },
     )
     return whole | {name: ours[name] for name in peak_bytes(setting.device)}
+
+
+def _ways(job: Job, setting: Setting, compile_: Prepare) -> dict[str, dict[str, Any]]:
+    measure = partial(_measure, job, setting, synthetic(job, setting))
+    fused, reference = measure(_leave)
+    way, gradients = measure(compile_)
+    ways = {"fused": fused, "compiled": way | _difference(way, fused, gradients, reference)}
+    for name, prepare in () if job.has_autotune else (("exact", _be_exact), ("plain", _be_plain)):
+        try:
+            way, gradients = measure(prepare)
+            ways[name] = way | _difference(way, fused, gradients, reference)
+        except UserError as error:
+            ways[name] = {"error": str(error)}
+        except torch.OutOfMemoryError as error:
+            ways[name] = {"error": shortage(error)}
+    return ways
 
 
 def fixed_pack(job: Job, about: int) -> int:
@@ -110,7 +117,8 @@ def compile_blocks(model: Decoder, *, backend: str = "inductor", mode: str = "de
     how: dict[str, Any] = {"dynamic": False, "fullgraph": True, "backend": backend, "mode": mode}
     before, after = torch.compile(_before, **how), torch.compile(_after, **how)
     for block in model.blocks:
-        block.forward = partial(_forward, before, after, block)
+        assert isinstance(block, Block), "a decoder is made of these"
+        block.forward = partial(_forward, before, after, block)  # type: ignore[method-assign]
 
 
 def _forward(
@@ -134,16 +142,16 @@ def _before(
     block: Block, x: Tensor, delta: Tensor | None, table: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Residual stream [T, D] and rotated heads [T, N, K]."""
-    norm, s = block.attention_norm, block.attention.spec
-    x, h = PLAIN.add_norm(x, delta, norm.weight, norm.eps)
+    s = block.attention.spec
+    x, h = PLAIN.add_norm(x, delta, block.attention_norm.weight, s.norm_eps)
     heads = block.attention.qkv(h).view(x.shape[0], -1, s.head_dim)
     return x, PLAIN.rotate(heads, s.num_heads + s.num_kv_heads, table, positions)
 
 
 def _after(block: Block, x: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
     """Residual stream and what the feed-forward adds to it, both [T, D]."""
-    norm = block.mlp_norm
-    x, h = PLAIN.add_norm(x, block.attention.out(attended), norm.weight, norm.eps)
+    written, eps = block.attention.out(attended), block.attention.spec.norm_eps
+    x, h = PLAIN.add_norm(x, written, block.mlp_norm.weight, eps)
     return x, block.mlp(h, PLAIN)
 
 
@@ -217,12 +225,12 @@ class _FirstGradients:
     def __init__(self, optimizer: Optimizer) -> None:
         self.flat = torch.empty(0)
         self._masters = optimizer.masters
-        self._hook = optimizer.adam.register_step_pre_hook(self._keep)
+        optimizer.adam.register_step_pre_hook(self._keep)
 
     def _keep(self, *_: Any) -> None:
-        self._hook.remove()
-        kept = [m.grad for name, m in self._masters.items() if name.startswith(FIRST_BLOCK)]
-        self.flat = torch.cat([g.flatten() for g in kept if g is not None]).cpu()
+        if not len(self.flat):
+            kept = [m.grad for name, m in self._masters.items() if name.startswith(FIRST_BLOCK)]
+            self.flat = torch.cat([g.flatten() for g in kept if g is not None]).cpu()
 
 
 def _difference(

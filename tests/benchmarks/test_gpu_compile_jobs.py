@@ -42,9 +42,17 @@ def test_compiled_blocks_are_traced_once_and_train_as_the_others_do(monkeypatch)
     assert len(fed) == 3 * 3 * got["settings"]["packs"]  # ways, updates
 
 
-def test_a_way_that_the_device_does_not_have_is_recorded_with_the_reason() -> None:
-    got = compile_jobs.compiled(JOB, CPU, backend="eager")
-    assert "NVIDIA" in got["details"]["ways"]["exact"]["error"]
+def test_a_way_that_device_or_memory_does_not_allow_is_recorded_with_the_reason(
+    monkeypatch,
+) -> None:
+    def full(model):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(compile_jobs, "_be_plain", full)
+    ways = compile_jobs.compiled(JOB, CPU, backend="eager")["details"]["ways"]
+    assert "NVIDIA" in ways["exact"]["error"]
+    assert ways["plain"] == {"error": "the GPU has no memory for 2.00 GiB more"}
+    assert ways["compiled"]["mfu"] > 0
 
 
 def test_a_wrong_block_shows_in_the_first_blocks_gradient(monkeypatch) -> None:
