@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from pellucid.rollout.loop_state import LoopState, Work
+from pellucid.rollout.pages import NO_PAGES, PageSize
 
 VOCAB = 11
 EOS_IDS = (0, 7)
@@ -32,7 +33,13 @@ def random_work(rng: np.random.Generator, num_prompts: int, longest: int) -> Wor
 
 
 def new_state(
-    work: Work, slots: int, *, has_stops: bool, device: str | torch.device = "cpu"
+    work: Work,
+    slots: int,
+    *,
+    has_stops: bool,
+    device: str | torch.device = "cpu",
+    pages: PageSize = NO_PAGES,
+    expected_pages: int = 1,
 ) -> LoopState:
     return LoopState.create(
         slots,
@@ -42,6 +49,8 @@ def new_state(
         seed=SEED,
         device=torch.device(device),
         next_state=TABLE if has_stops else None,
+        pages=pages,
+        expected_pages=expected_pages,
     )
 
 
@@ -64,7 +73,11 @@ def tensors_of(state: LoopState) -> dict[str, torch.Tensor]:
         "sample slot token position own group body body_start own_length stop_state uniform "
         "out_tokens out_logprobs out_length out_reason scalars generated"
     )
-    return {name: getattr(state, name).cpu().clone() for name in names.split()}
+    found = {name: getattr(state, name).cpu().clone() for name in names.split()}
+    if state.pages is not None:
+        names = "table held free page place queue num_free seats expected restarts"
+        found |= {name: getattr(state.pages, name).cpu().clone() for name in names.split()}
+    return found
 
 
 def assert_same(left: LoopState, right: LoopState) -> None:

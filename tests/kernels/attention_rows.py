@@ -54,6 +54,31 @@ def random_rows(
     )
 
 
+def in_pages(own: KeySource, page: int) -> KeySource:
+    """The same rows with their keys [S, J, C, K] in pages [P, J, page, K], strewn about."""
+    slots, num_kv, room, head_dim = own.k.shape
+    per_row = -(-room // page)
+    table = torch.randperm(slots * per_row, device=own.k.device).view(slots, per_row)
+
+    def strew(keys: Tensor) -> Tensor:
+        padded = keys.new_full((slots, num_kv, per_row * page, head_dim), torch.nan)
+        padded[:, :, :room] = keys
+        pages = padded.view(slots, num_kv, per_row, page, head_dim).transpose(1, 2).flatten(0, 1)
+        out = torch.empty_like(pages)
+        out[table.flatten()] = pages
+        return out
+
+    return own._replace(
+        k=strew(own.k),
+        v=strew(own.v),
+        start=own.start // (num_kv * room * head_dim) * per_row,
+        head_stride=page * head_dim,
+        pages=table.int(),
+        page=page,
+        page_stride=num_kv * page * head_dim,
+    )
+
+
 def take(source: KeySource, rows: Tensor) -> KeySource:
     return source._replace(start=source.start[rows], length=source.length[rows])
 

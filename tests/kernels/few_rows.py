@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from attention_rows import Shape
+from attention_rows import Shape, in_pages
 from torch import Tensor
 
 from pellucid.kernels.attention import KeySource, attend_rows
@@ -60,6 +60,30 @@ def random_step(
         torch.tensor([8 * head_dim * (row % 2) for row in range(rows)], device=device),
         torch.tensor(body, device=device).int(),
     )
+
+
+def attend_in_pages(step: Step, shape: Shape, page: int, **bounds: int) -> tuple[Tensor, Tensor]:
+    """The same in one launch from a cache in pages, which is put together again afterwards."""
+    heads, num_kv, head_dim = shape
+    slot = step.slot.long().clamp(min=0)
+    whole = KeySource(
+        *step.keys, slot * step.keys.stride(1), step.length, step.keys.stride(2), head_dim
+    )
+    own = in_pages(whole, page)
+    last = (step.length - 1).clamp(min=0).long()
+    at = torch.where(step.slot < 0, -1, own.pages[slot, last // page])
+    prompt = KeySource(
+        step.prompts[0], step.prompts[1], step.body_start, step.body,
+        step.prompts.stride(1), head_dim,
+    )  # fmt: skip
+    out = attend_few(
+        step.heads, step.table, step.position, at, (last % page).int(), own, prompt,
+        slot_stride=own.page_stride, num_heads=heads, num_kv=num_kv, **bounds,
+    )  # fmt: skip
+    slots, _, room, _ = step.keys[0].shape
+    pages = torch.stack([own.k, own.v])[:, own.pages.flatten().long()]
+    pages = pages.view(2, slots, -1, num_kv, page, head_dim).transpose(2, 3)
+    return out, pages.reshape(2, slots, num_kv, -1, head_dim)[:, :, :, :room]
 
 
 def attend(

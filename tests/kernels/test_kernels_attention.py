@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from attention_rows import Rows, Shape, attend, dense, random_rows
+from attention_rows import Rows, Shape, attend, dense, in_pages, random_rows
 
 from pellucid.errors import ModelError
 from pellucid.kernels import attention
@@ -85,6 +85,15 @@ def test_a_row_s_bits_do_not_depend_on_how_many_siblings_are_said_to_be(siblings
     rows = random_rows(OWN, PROMPTS, GROUPS, SMALL, torch.float16)
     rows = _with_exact_products(rows)
     assert torch.equal(attend(rows, SMALL, siblings=siblings), attend(rows, SMALL, siblings=16))
+
+
+@pytest.mark.usefixtures("programs")
+@pytest.mark.parametrize("page", [64, 256])
+def test_pages_hold_what_one_piece_holds(page):
+    shape = Shape(heads=4, num_kv=2, head_dim=16)
+    rows = random_rows(OWN, PROMPTS, GROUPS, shape, torch.float16)
+    strewn = rows._replace(own=in_pages(rows.own, page))
+    assert torch.equal(attend(strewn, shape), attend(rows, shape))
 
 
 def test_few_siblings_get_half_a_tile_and_a_row_alone_one_of_its_own(monkeypatch):

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from attention_rows import Rows, Shape, attend, dense, random_rows
+from attention_rows import Rows, Shape, attend, dense, in_pages, random_rows
 
 from pellucid.kernels import attention
 from pellucid.kernels.attention import KeySource, attend_rows
@@ -80,6 +80,17 @@ def test_a_row_s_bits_do_not_depend_on_how_its_splits_are_shared_out(shape, monk
         for prompt in (1, 10**6):
             _force(monkeypatch, own, prompt)
             assert torch.equal(attend(rows, shape), expected), (own, prompt)
+
+
+@pytest.mark.parametrize("page", [64, 256])
+@pytest.mark.parametrize("shape", QWEN.values(), ids=QWEN)
+def test_pages_hold_what_one_piece_holds(shape, page, monkeypatch):
+    rows = _rows(300, shape)
+    expected = attend(rows, shape)
+    strewn = rows._replace(own=in_pages(rows.own, page))
+    for programs in (1, 10**6):
+        _force(monkeypatch, programs, programs)
+        assert torch.equal(attend(strewn, shape), expected)
 
 
 @pytest.mark.parametrize("siblings", [1, 2, 8])

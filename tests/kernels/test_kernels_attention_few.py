@@ -4,7 +4,7 @@ import torch
 pytest.importorskip("triton")
 
 from attention_rows import Shape
-from few_rows import Step, attend, random_step
+from few_rows import Step, attend, attend_in_pages, random_step
 
 from pellucid.kernels import attention_few
 
@@ -39,6 +39,15 @@ def test_one_launch_gives_the_bits_and_the_cache_of_four(programs, monkeypatch):
     assert _same(got, expected)
     assert _same(cache, other)
     assert _same(attend(step, SHAPE, True, max_own=1500, max_prompt=900)[0], expected)
+
+
+@pytest.mark.parametrize("page", [64, 256])
+def test_pages_give_the_bits_and_the_cache_of_one_piece(page):
+    step = _with_exact_products(random_step(OWN, BODY, SHAPE, torch.float16))
+    expected, other = attend(step, SHAPE, True, max_own=700, max_prompt=300)
+    got, cache = attend_in_pages(step, SHAPE, page, max_own=700, max_prompt=300)
+    assert _same(got, expected)
+    assert _same(cache, other)
 
 
 def test_real_numbers_agree_too():

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton")
 
 from attention_rows import Shape
-from few_rows import attend, random_step
+from few_rows import attend, attend_in_pages, random_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 QWEN = {"0.5B": Shape(14, 2, 64), "1.5B": Shape(12, 2, 128), "7B": Shape(28, 4, 128)}
@@ -29,5 +29,9 @@ def test_one_launch_gives_the_bits_and_the_cache_of_four(shape, count):
         expected, other = attend(step, shape, False, **bounds)
         for _ in range(3):
             got, cache = attend(step, shape, True, **bounds)
+            assert torch.equal(got, expected)
+            assert torch.equal(cache.nan_to_num(7.0), other.nan_to_num(7.0))
+        for page in (64, 256):
+            got, cache = attend_in_pages(step, shape, page, **bounds)
             assert torch.equal(got, expected)
             assert torch.equal(cache.nan_to_num(7.0), other.nan_to_num(7.0))

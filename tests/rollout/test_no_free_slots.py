@@ -8,6 +8,7 @@ from pellucid.errors import UserError
 from pellucid.records import Request, SamplingParams
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.rollout.generation import _fitting_slots
+from pellucid.rollout.pages import NO_PAGES
 from pellucid.rollout.waves import plan_waves
 
 GIB = 2**30
@@ -28,8 +29,9 @@ def test_the_device_loop_refuses_the_longest_sequence_with_its_bytes_and_those_f
         "no memory for one sequence of 257 tokens: it takes 1.00 GiB and 1.00 GiB are free; "
         "lower max_new_tokens"
     )
-    waves, size = plan(GIB)
-    assert (sum(wave.num_samples for wave in waves), size.slots) == (2, 1)
+    waves, size, rows, pages = plan(GIB)
+    assert (sum(wave.num_samples for wave in waves), size.slots, rows) == (2, 1, 1)
+    assert pages == NO_PAGES, "a sequence of one page has nothing to share"
     with pytest.raises(UserError, match=r"it takes 1\.00 GiB and 0\.00 GiB are free"):
         plan(-GIB)
 

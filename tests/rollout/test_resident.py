@@ -131,6 +131,60 @@ def test_requests_that_do_not_fit_together_are_decoded_in_waves(monkeypatch) -> 
     assert_same(fast, slow)
 
 
+def paged(monkeypatch, positions: int) -> list[ResidentEngine]:
+    """Makes engines find memory for so many positions, in pages of 64; those that planned."""
+    token = 2 * SPEC.num_layers * SPEC.num_kv_heads * SPEC.head_dim * 4
+    monkeypatch.setattr("pellucid.rollout.waves.PAGE", 64)
+    monkeypatch.setattr("pellucid.rollout.waves.PROMPT_GRAIN", 1)
+    monkeypatch.setattr(
+        "pellucid.rollout.resident_engine.free_bytes",
+        lambda device: int(token * (positions + 24) / 0.85),
+    )
+    seen = []
+    prepare = ResidentEngine._prepare
+
+    def watch(engine, *more):
+        found = prepare(engine, *more)
+        seen.append((engine, found[1][-1].state))
+        return found
+
+    monkeypatch.setattr(ResidentEngine, "_prepare", watch)
+    return seen
+
+
+def test_with_pages_more_rows_than_slots_are_decoded_to_the_same_tokens(monkeypatch) -> None:
+    """Three pages of 64 hold two slots of 70, but three rows until two of them are long."""
+    seen = paged(monkeypatch, 3 * 64)
+    monkeypatch.setattr(ByteLetters, "eos_ids", ())
+    params = SamplingParams(temperature=1.0, max_new_tokens=70)
+    fast, slow = both(loud_model(SPEC), requests(groups=1, limits=(66, 66, 5)), params, slots=6)
+    assert_same(fast, slow)
+    engine, state = seen[0]
+    assert state.capacity.pages == (3, 2, 64)
+    assert state.capacity.slots == 3
+    assert int(state.pages.restarts) == 1, "the second begins again when both need a page"
+    assert engine._mean_pages == pytest.approx(5 / 3)
+
+
+def test_the_second_call_expects_what_samples_needed_in_the_first(monkeypatch) -> None:
+    seen = paged(monkeypatch, 3 * 64)
+    model = loud_model(SPEC, seed=3)
+    model.reserve_context(128)
+    engine = ResidentEngine(model, ByteLetters(), slots=6)
+    expected = []
+    for mean in (None, 1.2):
+        engine._mean_pages = mean
+        with torch.inference_mode():
+            engine.generate(
+                requests(groups=2, size=3, limits=(3, 1, 2)),
+                SamplingParams(max_new_tokens=100),
+                seed=1,
+            )
+        expected.append(int(seen[-1][1].pages.expected))
+    assert expected == [1, 2]
+    assert engine._mean_pages == 1
+
+
 def test_progress_ends_with_every_sample() -> None:
     model = loud_model(SPEC)
     model.reserve_context(64)

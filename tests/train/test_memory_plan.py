@@ -1,6 +1,6 @@
 """Predicted bytes against the tensors themselves, and the choices made from them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import accumulate
 
 import pytest
@@ -18,15 +18,22 @@ from pellucid.model.ops import Ops
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.rollout.loop_buffers import Capacity, buffers
-from pellucid.rollout.waves import MOST_ROWS
+from pellucid.rollout.pages import NO_PAGES, PageSize
+from pellucid.rollout.waves import MOST_ROWS, PAGE
 from pellucid.train import memory_sizes as sizes
 from pellucid.train.job import Beside, Job
-from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, arena_size, choose_plan
+from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, choose_plan, layout_of
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.phase_plans import sampling_plan, tuning_plan
 from pellucid.train.step_time import PEAKS, peaks_of, predict
 
 CPU = torch.device("cpu")
+
+
+def vars_of(record):
+    return [getattr(record, field.name) for field in fields(record)]
+
+
 TOKENS = 64
 
 
@@ -163,11 +170,16 @@ def test_float32_weights_are_their_own_masters():
     assert sizes.state_bytes(make_spec(), 4) == 8 * make_spec().num_parameters
 
 
-@pytest.mark.parametrize("stop_states", [0, 5])
-def test_the_loop_state_is_counted_buffer_by_buffer(stop_states):
-    capacity = Capacity(12, 40, 7, 33, 96, stop_states)
-    fields = buffers(capacity, CPU).values()
-    total = sum(t.nbytes for t in fields if isinstance(t, torch.Tensor))
+@pytest.mark.parametrize(
+    ("stop_states", "pages"), [(0, NO_PAGES), (5, NO_PAGES), (0, PageSize(30, 3, 16))]
+)
+def test_the_loop_state_is_counted_buffer_by_buffer(stop_states, pages):
+    capacity = Capacity(12, 40, 7, 33, 96, stop_states, pages)
+    made = buffers(capacity, CPU)
+    total = sum(t.nbytes for t in made.values() if isinstance(t, torch.Tensor))
+    if pages.total:
+        of_pages = vars_of(made["pages"])
+        total += sum(t.nbytes for t in of_pages if isinstance(t, torch.Tensor))
     fixed = 2 * 4 + 8 * 4 + 8  # seed, scalars, generated
     assert sizes.loop_bytes(capacity) == total - fixed
 
@@ -205,7 +217,9 @@ def test_less_memory_means_smaller_packs_then_turns_then_blocks_computed_again()
     assert [p.is_time_shared for p in plans] == [False, False, True, True, True]
     assert plans[1].tokens_per_pack == plans[2].tokens_per_pack == COMFORTABLE_PACK
     assert [p.checkpointed_blocks > 0 for p in plans] == [False, False, False, True, True]
-    assert plans[-1].slots < 1024
+    assert [p.slots for p in plans] == [1024] * 5
+    assert [p.kv_pages > 0 for p in plans] == [False, False, False, True, True]
+    assert "1024 slots over" in plans[-1].summary()
 
 
 def test_a_reference_takes_as_much_as_the_weights():
@@ -223,9 +237,9 @@ def test_a_reference_takes_as_much_as_the_weights():
         ({"has_reference": True}, 10, "reference (algo.beta > 0) need 0.9 GiB"),
         ({}, 10, "activations of"),
         (
-            {"slots": 1024, "max_new_tokens": 8192},
-            60,
-            "keys and values of 1024 slots need 96.1 GiB",
+            {"slots": 4096, "prompts": 256},
+            14,
+            "keys and values of 4096 slots, 256 tokens each at first, need 12.4 GiB",
         ),
         ({"tokens_per_pack": 400_000}, 20, "lower train.tokens_per_pack"),
     ],
@@ -239,6 +253,19 @@ def test_what_does_not_fit_is_named_with_its_bytes(changes, gib, words):
     assert "\n" not in line
 
 
+def test_slots_that_do_not_fit_whole_share_pages_for_what_turns_leave():
+    job = make_job(slots=1024, max_new_tokens=8192)
+    plan, room = choose_plan(job, 60 * GIB), layout_of(job, 60 * GIB)
+    assert plan.is_time_shared
+    assert (plan.slots, plan.kv_pages) == (1024, 16384)
+    assert layout_of(job, plan.kv_limit).pages == (16384, 32, PAGE)
+    assert plan.kv <= plan.kv_limit
+    assert plan.peak <= plan.available
+    short, long = (predict(job, plan, PEAKS[0], length).decode_s for length in (500, 4000))
+    assert long > 8 * short, "longer samples leave fewer rows as well"
+    assert room.rows == 1024
+
+
 def test_numbers_set_by_hand_stay():
     plan = choose_plan(make_job(slots=96, tokens_per_pack=5000), 139 * GIB)
     assert (plan.slots, plan.tokens_per_pack) == (96, 5000)
@@ -248,7 +275,7 @@ def test_numbers_set_by_hand_stay():
 def test_no_more_slots_are_planned_than_a_step_can_hold(slots):
     job = make_job(prompts=512, max_new_tokens=256, slots=slots)
     plan = choose_plan(job, 139 * GIB)
-    assert arena_size(job, plan.kv_limit).slots == MOST_ROWS
+    assert layout_of(job, plan.kv_limit).rows == MOST_ROWS
     assert not plan.is_time_shared
 
 

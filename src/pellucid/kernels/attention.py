@@ -21,7 +21,7 @@ import triton
 from torch import Tensor
 
 from pellucid.errors import ModelError
-from pellucid.kernels.attention_merge import SPLIT, merge_kernel
+from pellucid.kernels.attention_merge import SPLIT, TILE, merge_kernel
 from pellucid.kernels.attention_own import HEADS, own_kernel
 from pellucid.kernels.attention_prompt import prompt_kernel
 from pellucid.kernels.launch import pdl
@@ -57,11 +57,18 @@ class KeySource(NamedTuple):
     v: Tensor
     """Same layout as `k`: any, as far as the fields below describe it."""
     start: Tensor
-    """[B] int64: element of position 0 of KV head 0."""
+    """[B] int64: element of position 0 of KV head 0; with pages, where the row is in `pages`."""
     length: Tensor
     """[B] int32: positions to look at, 0 for none."""
     head_stride: int
     position_stride: int
+    pages: Tensor | None = None
+    """int32: pages of a row's positions, `page` positions each, in order; None: they lie in one
+    piece. Of own positions only."""
+    page: int = 0
+    """A multiple of 64, so that a tile lies in one page."""
+    page_stride: int = 0
+    """Elements between two pages."""
 
 
 class _Parts(NamedTuple):
@@ -115,6 +122,7 @@ def attend_rows(
         )
     assert q.stride(2) == 1, "a head's elements must be adjacent"
     assert q.stride(1) == head_dim, "a row's heads must be adjacent"
+    assert own.page % TILE.value == 0, "a tile lies in one page"
     assert scale is None or scale > 0, "the kernels take the top of the scores before scaling them"
     call = _Call(
         q,
@@ -228,6 +236,7 @@ def _run_own(
         own.v,
         own.start,
         own.length,
+        own.length if own.pages is None else own.pages,
         weighted,
         stats,
         own.length if prompt is None else prompt.length,
@@ -239,8 +248,10 @@ def _run_own(
         call.q.stride(0),
         own.head_stride,
         own.position_stride,
+        own.page_stride,
         call.scale,
         J=call.num_kv,
+        PAGE=own.page,
         FUSED=stored is None,
         HAS_PROMPT=prompt is not None,
         WITH_LSE=call.with_lse,

@@ -32,7 +32,7 @@ from pellucid.kernels.attention_merge import (
     store_result,
     weigh,
 )
-from pellucid.kernels.attention_own import HEADS
+from pellucid.kernels.attention_own import HEADS, tile_at
 from pellucid.kernels.attention_prompt import split_of_prompt
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
@@ -62,10 +62,10 @@ def attend_few(
 ) -> Tensor:
     """`rotate_append` and `attend_rows` of the rows in `heads` [B, H + 2J, K] at once: [B, H * K].
 
-    The row's rotated key and its value go to place `own_at[b]` of slot `slot[b]`, the last of the
-    `own.length[b]` positions it looks at; a row with slot < 0 is idle and has no own position. No
-    two rows may share a slot. `table` [2, C, K/2] float32 has cosines and sines; `slot_stride` are
-    the elements between two slots.
+    The row's rotated key and its value go to place `own_at[b]` of slot `slot[b]` (where `own` has
+    pages: of page `slot[b]`), the last of the `own.length[b]` positions it looks at; a row with
+    slot < 0 is idle and has no own position. No two rows may share a slot or a page. `table`
+    [2, C, K/2] float32 has cosines and sines; `slot_stride` are the elements between two slots.
     """
     rows, total, head_dim = heads.shape
     assert total == num_heads + 2 * num_kv, "heads are q, k and v side by side"
@@ -83,11 +83,12 @@ def attend_few(
     few_kernel[(rows * num_kv, prompt_splits + lanes)](
         heads, heads.stride(0), table, table.stride(0), positions, slot, own_at, slot_stride,
         own.k, own.v, own.start, own.length, own.head_stride, own.position_stride,
+        own.length if own.pages is None else own.pages, own.page_stride,
         body.k, body.v, body.start, body.length, body.head_stride, body.position_stride,
         weighted, stats, _arrivals(device), out, rows, lanes, prompt_splits,
         head_dim**-0.5 * math.log2(math.e),
         H=num_heads, J=num_kv, K=head_dim, WIDTH=triton.next_power_of_2(head_dim),
-        HEIGHT=PROMPT_HEIGHT.get(heads.dtype, 64),
+        HEIGHT=PROMPT_HEIGHT.get(heads.dtype, 64), PAGE=own.page,
         PRECISION="ieee", num_warps=4, num_stages=5 if head_dim <= 64 else 3, **pdl(device),
     )  # fmt: skip
     return out
@@ -130,17 +131,18 @@ def _append(
 
 @triton.jit
 def _own_split(
-    queries, k, v, base, begin, end, position_stride, scale, dims,
-    K: tl.constexpr, PRECISION: tl.constexpr,
+    queries, k, v, base, pages, first_page, begin, end, position_stride, page_stride, scale, dims,
+    K: tl.constexpr, PAGE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Part of the own positions begin .. end, at least one and at most a split."""
     top = tl.full([queries.shape[0]], float("-inf"), tl.float32)
     total = tl.zeros([queries.shape[0], TILE], tl.float32)
     acc = tl.zeros([queries.shape[0], queries.shape[1]], tl.float32)
+    offsets = tl.arange(0, TILE)
     for position in range(begin, end, TILE):
-        positions = position + tl.arange(0, TILE)
-        inside = positions < end
-        at = base + positions[:, None] * position_stride + dims[None, :]
+        inside = position + offsets < end
+        here = tile_at(base, pages, first_page, position, position_stride, page_stride, PAGE)
+        at = here + offsets[:, None] * position_stride + dims[None, :]
         present = inside[:, None] & (dims < K)[None, :]
         k_tile = tl.load(k + at, mask=present, other=0.0)
         v_tile = tl.load(v + at, mask=present, other=0.0)
@@ -179,11 +181,11 @@ def _merge_all(
 @triton.jit(do_not_specialize=["rows", "lanes", "prompt_splits"])
 def few_kernel(
     heads, heads_stride, table, table_stride, positions, slots, owns, slot_stride,
-    k, v, start, length, head_stride, position_stride,
+    k, v, start, length, head_stride, position_stride, pages, page_stride,
     prompt_k, prompt_v, prompt_start, prompt_length, prompt_head_stride, prompt_position_stride,
     weighted, stats, arrivals, out, rows, lanes, prompt_splits, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
-    HEIGHT: tl.constexpr,
+    HEIGHT: tl.constexpr, PAGE: tl.constexpr,
     PRECISION: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B * J, prompt_splits + lanes). Planes of parts: the prompt's splits, then the own ones.
@@ -195,7 +197,10 @@ def few_kernel(
     slot = tl.load(slots + row).to(tl.int64)
     keys = tl.load(length + row)
     # All that says where to read is asked for at once: each wait costs more than the bytes.
-    own_base = tl.multiple_of(tl.load(start + row), 8) + tl.cast(kv_head, tl.int64) * head_stride
+    own_base = tl.cast(kv_head, tl.int64) * head_stride
+    first_page = tl.load(start + row)
+    if PAGE == 0:
+        own_base += tl.multiple_of(first_page, 8)
     newest = tl.load(owns + row).to(tl.int64)
     prompt_keys = tl.load(prompt_length + row)
     prompt_base = tl.multiple_of(tl.load(prompt_start + row), 8)
@@ -237,8 +242,9 @@ def few_kernel(
         for split in range(lane, tl.cdiv(keys, SPLIT), lanes):
             begin = split * SPLIT
             top, total, acc = _own_split(
-                queries, k, v, own_base, begin, tl.minimum(begin + SPLIT, keys), position_stride,
-                scale, dims, K, PRECISION,
+                queries, k, v, own_base, pages, first_page, begin,
+                tl.minimum(begin + SPLIT, keys), position_stride, page_stride, scale, dims,
+                K, PAGE, PRECISION,
             )  # fmt: skip
             at = ((prompt_splits + split) * plane_rows + row) * H + first_head
             store_part(weighted, stats, at, local, dims, is_real, top, total, acc, K)

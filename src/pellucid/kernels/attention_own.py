@@ -30,6 +30,17 @@ HEADS = tl.constexpr(16)
 
 
 @triton.jit
+def tile_at(base, pages, first_page, position, position_stride, page_stride, PAGE: tl.constexpr):
+    """Element of `position`, where a tile begins. PAGE 0: `base` is that of position 0. Otherwise
+    `base` is that of page 0, and `pages` [first_page + i] is the page of a row's positions from
+    i * PAGE on; tiles do not cross pages."""
+    if PAGE == 0:
+        return base + tl.cast(position, tl.int64) * position_stride
+    page = tl.load(pages + first_page + position // PAGE).to(tl.int64)
+    return base + page * page_stride + position % PAGE * position_stride
+
+
+@triton.jit
 def _count_tiles(keys, lane, lanes):
     """Tiles in the splits lane, lane + lanes, ... of a row: only its last split can be short."""
     mine = tl.cdiv(tl.cdiv(keys, SPLIT) - lane, lanes)
@@ -39,12 +50,12 @@ def _count_tiles(keys, lane, lanes):
 
 @triton.jit(do_not_specialize=["rows", "lanes", "prompt_planes"])
 def own_kernel(
-    q, k, v, start, length, weighted, stats,
+    q, k, v, start, length, pages, weighted, stats,
     prompt_length, prompt_weighted, prompt_stats, prompt_planes, out, lse,
-    rows, lanes, q_stride, head_stride, position_stride, scale,
+    rows, lanes, q_stride, head_stride, position_stride, page_stride, scale,
     H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
     FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
-    PRECISION: tl.constexpr, PDL: tl.constexpr = False,
+    PAGE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr = False,
 ):  # fmt: skip
     """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
     `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
@@ -53,8 +64,11 @@ def own_kernel(
     row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     lane = tl.program_id(1)
     keys = tl.load(length + row)
-    # Without the hint loads would be as narrow as an element: starts are multiples of 8 elements.
-    base = tl.multiple_of(tl.load(start + row), 8) + tl.cast(kv_head, tl.int64) * head_stride
+    base = tl.cast(kv_head, tl.int64) * head_stride
+    first_page = tl.load(start + row)
+    if PAGE == 0:
+        # Without the hint loads would be as narrow as an element: starts are multiples of 8.
+        base += tl.multiple_of(first_page, 8)
     tiles = _count_tiles(keys, lane, lanes)
     if not FUSED:  # noqa: SIM102 (a constant: Triton needs it apart)
         if tiles == 0:
@@ -86,9 +100,10 @@ def own_kernel(
         tile = tl.cast(i, tl.int32)  # in the interpreter it is Python's
         step = tile % (SPLIT // TILE)
         split = lane + tile // (SPLIT // TILE) * lanes
-        positions = split * SPLIT + step * TILE + offsets
-        inside = positions < keys
-        at = base + positions[:, None] * position_stride + dims[None, :]
+        first = split * SPLIT + step * TILE
+        inside = first + offsets < keys
+        here = tile_at(base, pages, first_page, first, position_stride, page_stride, PAGE)
+        at = here + offsets[:, None] * position_stride + dims[None, :]
         present = inside[:, None] & (dims < K)[None, :]
         k_tile = tl.load(k + at, mask=present, other=0.0)
         v_tile = tl.load(v + at, mask=present, other=0.0)
@@ -103,15 +118,15 @@ def own_kernel(
                     all_top, all_total, all_acc, top, tl.sum(total, 1), acc
                 )
             else:
-                first = (tl.cast(split, tl.int64) * rows + row) * H + head
+                part = (tl.cast(split, tl.int64) * rows + row) * H + head
                 store_part(
-                    weighted, stats, first, local, dims, is_real, top, tl.sum(total, 1), acc, K
+                    weighted, stats, part, local, dims, is_real, top, tl.sum(total, 1), acc, K
                 )
             top = tl.full([HEADS], float("-inf"), tl.float32)
             total = tl.zeros([HEADS, TILE], tl.float32)
             acc = tl.zeros([HEADS, WIDTH], tl.float32)
     if FUSED:
-        first = tl.cast(row, tl.int64) * H + head
+        result = tl.cast(row, tl.int64) * H + head
         store_result(
-            out, lse, first, local, dims, is_real, all_top, all_total, all_acc, K, WITH_LSE
+            out, lse, result, local, dims, is_real, all_top, all_total, all_acc, K, WITH_LSE
         )

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from pellucid.kernels.launch import pdl, take_turn
+from pellucid.kernels.pages import assign
 from pellucid.kernels.philox import uniform53
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ NO_SAMPLE = tl.constexpr(2**31 - 1)
 def advance(state: LoopState, tokens: torch.Tensor, logprobs: torch.Tensor, rows: int) -> None:
     """Files `tokens` [B] int64 with `logprobs` [B] float32 and prepares the next step's rows.
 
-    B = `rows`, at most 4096; rows behind them must be idle. May be captured in a graph: what
-    changes between steps is on the device.
+    With pages, `assign` follows. B = `rows`, at most 4096; rows behind them must be idle. May be
+    captured in a graph: what changes between steps is on the device.
     """
     assert 0 < rows <= min(MAX_ROWS, state.capacity.slots), "one program holds all rows"
     assert tokens.dtype == torch.int64, "tokens are int64"
@@ -39,7 +40,7 @@ def advance(state: LoopState, tokens: torch.Tensor, logprobs: torch.Tensor, rows
     assert tokens.is_contiguous(), "tokens are read as one run"
     assert logprobs.is_contiguous(), "log-probabilities are read as one run"
     block = triton.next_power_of_2(rows)
-    has_stops = state.next_state is not None
+    has_stops, pages = state.next_state is not None, state.pages
     _advance[(1,)](
         tokens,
         logprobs,
@@ -70,28 +71,34 @@ def advance(state: LoopState, tokens: torch.Tensor, logprobs: torch.Tensor, rows
         state.seed,
         state.generated,
         *(state.views[name] for name in SCALARS),
+        state.scalars if pages is None else pages.queue,
+        state.scalars if pages is None else pages.seats,
         rows,
         state.capacity.new_tokens,
         state.capacity.vocab,
+        state.capacity.samples,
         HAS_STOPS=has_stops,
+        HAS_PAGES=pages is not None,
         BLOCK=block,
         num_warps=min(16, max(1, block // 64)),
         **pdl(tokens.device),
     )
+    if pages is not None:
+        assign(state, rows)
 
 
 SCALARS = ("next_sample", "total", "live", "max_own", "finished", "bad", "steps", "accept")
 """Scalars of the state in the order of the kernel's arguments."""
 
 
-POINTERS = 36
+POINTERS = 38
 """Arguments of the kernel before `rows`."""
 
 
 # Pointers known to be aligned would make Triton give each thread neighbouring rows, and convert
 # between layouts through shared memory some thirty times.
 @triton.jit(
-    do_not_specialize=["rows", "new_tokens", "vocab"],
+    do_not_specialize=["rows", "new_tokens", "vocab", "samples"],
     do_not_specialize_on_alignment=range(POINTERS),
 )
 def _advance(
@@ -131,10 +138,14 @@ def _advance(
     bad,
     steps,
     accept,
+    queue,
+    seats,
     rows,
     new_tokens,
     vocab,
+    samples,
     HAS_STOPS: tl.constexpr,
+    HAS_PAGES: tl.constexpr,
     BLOCK: tl.constexpr,
     PDL: tl.constexpr = False,
 ):
@@ -181,7 +192,9 @@ def _advance(
     num_kept = tl.sum(kept)
     num_live = tl.sum(is_live.to(tl.int32))
     target = tl.where(kept != 0, before, num_kept + row - before)
-    num_new = tl.minimum(rows - num_kept, num_samples - waiting)
+    num_new = tl.minimum(
+        _num_seats(rows - num_kept, num_kept, seats, HAS_PAGES), num_samples - waiting
+    )
     longest = tl.max(tl.where(kept != 0, length + 1, tl.where(row < num_new, 1, 0)))
     is_bad = is_live & (reason == NOT_FINITE)
     first_bad = tl.min(tl.where(is_bad, old_sample + 1, NO_SAMPLE))
@@ -190,7 +203,7 @@ def _advance(
     # Waiting samples take the rows behind the survivors; what is left is idle.
     is_free = inside & (row >= num_kept)
     is_new = is_free & (row < num_kept + num_new)
-    comer = tl.where(is_new, waiting + row - num_kept, -1)
+    comer = _comers(waiting + row - num_kept, is_new, queue, samples, HAS_PAGES)
     comer_prompt = tl.load(prompt + comer, mask=is_new, other=-1)
     comer_body = tl.load(prompt_body + comer_prompt, mask=is_new, other=0)
     comer_low = tl.load(id_low + comer, mask=is_new, other=0)
@@ -253,6 +266,23 @@ def _advance(
     tl.store(bad, tl.where((old_bad == 0) & (first_bad != NO_SAMPLE), first_bad, old_bad))
     tl.store(steps, old_steps + (num_live > 0).to(tl.int32))
     tl.store(generated, old_generated + num_live)
+
+
+@triton.jit
+def _num_seats(num_free, num_kept, seats, HAS_PAGES: tl.constexpr):
+    """Samples that may be seated in so many free rows."""
+    if HAS_PAGES:
+        # Where nobody is left, one is seated whatever the expectation says.
+        return tl.minimum(num_free, tl.maximum(tl.load(seats), (num_kept == 0).to(tl.int32)))
+    return num_free
+
+
+@triton.jit
+def _comers(number, is_new, queue, samples, HAS_PAGES: tl.constexpr):
+    """The samples with these numbers in the queue, which without pages is their order."""
+    if HAS_PAGES:
+        return tl.load(queue + number % samples, mask=is_new, other=-1)
+    return tl.where(is_new, number, -1)
 
 
 @triton.jit

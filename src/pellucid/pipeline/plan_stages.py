@@ -79,6 +79,7 @@ class Phase:
             "phase": self.name,
             "bytes": {name: getattr(memory, name) for name in names.split()},
             "slots": memory.slots,
+            "kv_pages": memory.kv_pages,
             "tokens_per_pack": memory.tokens_per_pack,
             "scoring_tokens": memory.scoring_tokens,
             "steps": self.steps,

@@ -1,6 +1,8 @@
-"""Keys and values of the resident engine: prompt bodies end to end, and a slot a sequence.
+"""Keys and values of the resident engine: prompt bodies end to end, and slots or pages for what is
+generated.
 
-Shapes: R layers, J key/value heads, K head dimension, T prompt tokens, S slots, C own positions.
+Shapes: R layers, J key/value heads, K head dimension, T prompt tokens, S slots or pages, C
+positions of each.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ class ArenaSize(NamedTuple):
 
     prompt_tokens: int
     slots: int
+    """One a row; or pages, of which a row holds as many as it needs (`rollout.pages`)."""
     own: int
-    """Positions of a slot: the most tokens that a sample may generate."""
+    """Positions of each: of a slot, the most tokens that a sample may generate."""
 
     def num_bytes(self, spec: ModelSpec, element_size: int) -> int:
         """Bytes of keys and values."""

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.rollout.pages import NO_PAGES, Pages, PageSize
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -50,6 +52,11 @@ class Counts(NamedTuple):
     accept: int
     """Stop state that ends a sample, -1 without stop strings."""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a sample has no row yet, or has to begin again."""
+        return self.next_sample < self.total
+
 
 class Capacity(NamedTuple):
     """Sizes of the buffers; a later call that needs no more can use them again."""
@@ -61,6 +68,14 @@ class Capacity(NamedTuple):
     vocab: int
     stop_states: int
     """0: there is no table, and later calls cannot have stop strings either."""
+    pages: PageSize = NO_PAGES
+    """None: each slot is one piece of memory."""
+
+    def holds(self, other: Capacity) -> bool:
+        """Whether buffers of this size serve a call that needs `other`."""
+        is_enough = all(mine >= need for mine, need in zip(self[:-1], other[:-1], strict=True))
+        has_pages = all(mine >= need for mine, need in zip(self.pages, other.pages, strict=True))
+        return is_enough and has_pages and self.vocab == other.vocab
 
 
 def needs(
@@ -80,12 +95,12 @@ def needs(
 
 def buffers(capacity: Capacity, device: torch.device) -> dict[str, Any]:
     """All fields of a `LoopState`, zeros."""
-    slots, samples, prompts, new_tokens, vocab, stop_states = capacity
+    slots, samples, prompts, new_tokens, vocab, stop_states, pages = capacity
 
     def zeros(dtype: torch.dtype, names: str, *shape: int) -> dict[str, Any]:
         return {name: torch.zeros(shape, dtype=dtype, device=device) for name in names.split()}
 
-    fields: dict[str, Any] = {"capacity": capacity, "next_state": None}
+    fields: dict[str, Any] = {"capacity": capacity, "next_state": None, "pages": None}
     fields |= zeros(torch.int32, "sample slot own group body own_length stop_state", slots)
     fields |= zeros(torch.int64, "token position body_start", slots)
     fields |= zeros(torch.float64, "uniform", slots)
@@ -101,6 +116,8 @@ def buffers(capacity: Capacity, device: torch.device) -> dict[str, Any]:
     fields |= zeros(torch.int32, "seed", 2)
     fields |= zeros(torch.int32, "scalars", len(Counts._fields))
     fields |= zeros(torch.int64, "generated", 1)
+    if pages.total:
+        fields["pages"] = Pages.create(slots, samples, pages, device)
     scalars = fields["scalars"]
     fields["views"] = {name: scalars[i : i + 1] for i, name in enumerate(Counts._fields)}
     return fields

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from pellucid.records import StopReason
 from pellucid.rollout.loop_buffers import Capacity, Counts, Work, buffers, fill, needs
+from pellucid.rollout.pages import NO_PAGES, Pages, PageSize, assign_plain
 from pellucid.rollout.philox_torch import uniforms_of
 
 REASONS = dict(enumerate(StopReason, start=1))
@@ -100,6 +102,14 @@ class LoopState:
     """[1] int64, tokens generated."""
     views: dict[str, Tensor]
     """Scalars by name, [1] each."""
+    pages: Pages | None
+    """None: a row's slot is one piece of memory."""
+
+    ROWS: ClassVar = (
+        "sample", "token", "position", "own", "group", "body", "body_start", "own_length",
+        "stop_state", "uniform",
+    )  # fmt: skip
+    """What a row is: all that moves with it but its slot."""
 
     @classmethod
     def create(
@@ -112,13 +122,22 @@ class LoopState:
         seed: int,
         device: torch.device,
         next_state: NDArray[np.int16] | None = None,
+        pages: PageSize = NO_PAGES,
+        expected_pages: int = 1,
     ) -> LoopState:
         """Buffers just large enough for `work` and `slots`, reset for it.
 
         `next_state` [states, V]: table of stop strings, None where there are none.
         """
-        state = cls.sized(needs(slots, work, vocab_size, next_state), device)
-        state.reset(work, eos_ids=eos_ids, seed=seed, next_state=next_state)
+        capacity = needs(slots, work, vocab_size, next_state)._replace(pages=pages)
+        state = cls.sized(capacity, device)
+        state.reset(
+            work,
+            eos_ids=eos_ids,
+            seed=seed,
+            next_state=next_state,
+            expected_pages=expected_pages,
+        )
         return state
 
     @classmethod
@@ -135,9 +154,7 @@ class LoopState:
         next_state: NDArray[np.int16] | None = None,
     ) -> bool:
         """Whether `reset` may take this work: no buffer would have to grow."""
-        needed = needs(slots, work, vocab_size, next_state)
-        is_enough = all(mine >= need for mine, need in zip(self.capacity, needed, strict=True))
-        return is_enough and self.capacity.vocab == vocab_size
+        return self.capacity.holds(needs(slots, work, vocab_size, next_state))
 
     def reset(
         self,
@@ -146,8 +163,10 @@ class LoopState:
         eos_ids: Iterable[int],
         seed: int,
         next_state: NDArray[np.int16] | None = None,
+        expected_pages: int = 1,
     ) -> None:
-        """Forgets the last call: no row is live, all samples of `work` wait. `seed` < 2^64."""
+        """Forgets the last call: no row is live, all samples of `work` wait. `seed` < 2^64;
+        `expected_pages`: see `Pages.reset`."""
         assert self.fits(
             self.capacity.slots, work, vocab_size=self.capacity.vocab, next_state=next_state
         ), "ask fits() first"
@@ -172,13 +191,15 @@ class LoopState:
         accept = -1 if next_state is None else len(next_state) - 1
         counts = Counts(0, len(ids), 0, 0, 0, 0, 0, accept)
         fill(self.scalars, np.array(counts))
+        if self.pages is not None:
+            self.pages.reset(expected_pages)
 
     @property
     def volatile(self) -> tuple[Tensor, ...]:
         """What a step changes and does not write again from what it reads: rows and counts."""
-        rows = (self.sample, self.slot, self.token, self.position, self.own, self.group, self.body)
-        more = (self.body_start, self.own_length, self.stop_state, self.uniform)
-        return (*rows, *more, self.scalars, self.generated)
+        rows = tuple(getattr(self, name) for name in self.ROWS)
+        pages = () if self.pages is None else self.pages.volatile
+        return (*rows, self.slot, self.scalars, self.generated, *pages)
 
     def start(self, rows: int) -> None:
         """Seats the first samples in the first `rows` rows."""
@@ -206,7 +227,7 @@ def advance_plain(state: LoopState, tokens: Tensor, logprobs: Tensor, rows: int)
     B = `rows`; rows behind them must be idle. A row ends with an end token, a stop string, its
     sample's limit or a log-probability that is not finite. Survivors keep their order and move to
     the front, waiting samples follow, and the slots set free go, in order, to the rows behind the
-    survivors.
+    survivors. With pages, no more samples are seated than these hold, and `assign_plain` follows.
     """
     sample, own = state.sample[:rows], state.own[:rows]
     is_live = sample >= 0
@@ -226,18 +247,26 @@ def advance_plain(state: LoopState, tokens: Tensor, logprobs: Tensor, rows: int)
     source[torch.where(is_kept, before, num_kept + row - before)] = row
     waiting = state.views["next_sample"] + row - num_kept
     is_new = (row >= num_kept) & (waiting < state.views["total"])
+    comer = waiting
+    if state.pages is not None:
+        queue = state.pages.queue
+        # Where nobody is left, one is seated whatever the expectation says.
+        is_new &= row < num_kept + torch.maximum(state.pages.seats, (num_kept == 0).int())
+        comer = queue[waiting.clamp(min=0) % len(queue)]
     _seat(
         state,
         is_old=row < num_kept,
         source=source,
         stop_state=stop_state,
         tokens=tokens,
-        arrival=torch.where(is_new, waiting, -1),
+        arrival=torch.where(is_new, comer, -1),
     )
     num_new = is_new.sum()
     state.views["next_sample"].add_(num_new)
     state.views["live"].copy_((num_kept + num_new)[None])
     state.views["max_own"].copy_(state.own_length[:rows].max()[None])
+    if state.pages is not None:
+        assign_plain(state, rows)
 
 
 def _next_stop_state(state: LoopState, tokens: Tensor, rows: int) -> Tensor:

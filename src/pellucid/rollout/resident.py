@@ -5,7 +5,9 @@
 
 Stops, refill and compaction happen inside the step (`kernels.bookkeeping`). The host needs to know
 only how many rows are live, to choose a smaller shape once nothing waits: a count one chunk old is
-a safe upper bound then, because it cannot rise. It never waits for the chunk in flight.
+a safe upper bound then, because it cannot rise. It never waits for the chunk in flight, but where
+pages of keys and values decide how many rows there are: while samples wait, it looks at each
+chunk's end, since rows come and go then.
 """
 
 from __future__ import annotations
@@ -55,8 +57,11 @@ class ResidentRollout:
         seed: int,
         next_state: NDArray[np.int16] | None,
         policy: DraftPolicy | None = None,
+        expected_pages: int = 1,
     ) -> None:
-        """`next_state` [states, V]: the table of stop strings, None where there are none."""
+        """`next_state` [states, V]: the table of stop strings, None where there are none;
+        `expected_pages`: see `Pages.reset`."""
+        self.expected_pages = expected_pages
         self.next_state = next_state
         self.policy = policy or DraftPolicy(0)
         self.model, self.tokenizer, self.params, self.seed = model, tokenizer, params, seed
@@ -82,6 +87,7 @@ class ResidentRollout:
                 eos_ids=self.tokenizer.eos_ids,
                 seed=self.seed,
                 next_state=self.next_state,
+                expected_pages=self.expected_pages,
             )
 
             def tell(finished: int, before: int = num_done) -> None:
@@ -109,15 +115,15 @@ class ResidentRollout:
             if steps == 0:  # all that was live has ended, or is about to
                 look = snapshots.newest()
                 continue
-            if look.counts.next_sample == look.counts.total:
-                rows = min(rows, round_rows(look.counts.live))
+            rows = self._rows(look, rows)
             drafts = self._drafts(look, rows)
             most = steps * (1 + drafts)
             furthest = min(look.counts.max_own + look.most + most, self.state.capacity.new_tokens)
             shape = StepShape(rows, round_bound(furthest), body, drafts, siblings)
             self.step.run(shape, steps)
             snapshots.take()
-            look = snapshots.before_newest(look, steps, most)
+            is_open = self.state.pages is not None and look.counts.is_waiting
+            look = snapshots.newest() if is_open else snapshots.before_newest(look, steps, most)
             self.policy.observe(look.drafted)
             self._check(look.counts, wave.requests)
             if look.counts.finished > finished:
@@ -130,14 +136,25 @@ class ResidentRollout:
         if finished < wave.num_samples:
             tell(wave.num_samples)
 
+    def _rows(self, look: _Look, rows: int) -> int:
+        """Rows of the next steps: at least those that are live. `rows`: of the steps before."""
+        if not look.counts.is_waiting:
+            return min(rows, round_rows(look.counts.live))
+        if self.state.pages is None:
+            return rows
+        more = max(look.counts.live // 8, 1)
+        return min(round_rows(look.counts.live + more), self.state.capacity.slots)
+
     def _drafts(self, look: _Look, rows: int) -> int:
-        """Tokens to draft a row: few rows must be left, and none to come."""
-        is_tail = look.counts.next_sample == look.counts.total and rows <= DRAFT_ROWS
-        return self.policy.drafts if is_tail and self.policy.is_on else 0
+        """Tokens to draft a row: few rows must be left, and none to come; drafted rows would share
+        a page."""
+        is_tail = not look.counts.is_waiting and rows <= DRAFT_ROWS
+        can_draft = self.policy.is_on and self.state.pages is None
+        return self.policy.drafts if is_tail and can_draft else 0
 
     def _chunk(self, look: _Look) -> int:
         """Steps to run before the next look; 0: look again first."""
-        if look.counts.next_sample < look.counts.total:
+        if look.counts.is_waiting:
             return CHUNK
         left = self.params.max_new_tokens - look.counts.max_own + 1 - look.ahead
         return min(CHUNK if look.counts.live > TAIL_ROWS else TAIL_CHUNK, max(left, 0))

@@ -7,7 +7,9 @@ weights that the trainer changes in place: an optimiser step is in the next toke
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 OTHER_STEPS = 3
 """Captured steps kept beside the one in use: evaluations sample in other ways than training, and in
 other numbers."""
+FIRST_GUESS = 0.25
+"""Of the longest completion: what samples are expected to need before the first of them has ended.
+Too little costs rows that begin again, too much leaves rows out."""
 OTHER_BYTES = 2**30
 """What they may hold beside keys and values: part of what `train.memory_plan` leaves alone."""
 
@@ -54,6 +59,8 @@ class ResidentEngine:
         self.kv_limit, self.is_shared = kv_limit, is_shared
         self.drafted = DraftPolicy(drafts)
         """Says what drafts brought: `drafted.counts.per_row_step`."""
+        self._mean_pages: float | None = None
+        """That samples needed in the last call with pages: what the next one expects."""
         self._store: KVStore | None = None
         self._steps: list[ResidentStep] = []
         """In the order of their last use."""
@@ -84,6 +91,7 @@ class ResidentEngine:
         """Completions in the order of the requests; see `InProcessEngine.generate`."""
         store, steps, waves = self._prepare(requests, params)
         step = steps[-1]
+        pages = step.state.capacity.pages
         rollout = ResidentRollout(
             self.model,
             self.tokenizer,
@@ -92,8 +100,12 @@ class ResidentEngine:
             seed=seed,
             next_state=self._table(params),
             policy=self.drafted,
+            expected_pages=math.ceil(self._mean_pages or pages.per_row * FIRST_GUESS),
         )
         completions = rollout.run(waves, progress, on_group)
+        if pages.total:
+            lengths = [len(c.token_ids) for row in completions for c in row]
+            self._mean_pages = fmean(math.ceil(n / pages.positions) for n in lengths)
         self._store, self._steps = store, steps
         return completions
 
@@ -125,7 +137,7 @@ class ResidentEngine:
         free = free_bytes(weight.device) + held
         # A limit leaves room for all else.
         budget = int(KV_MEMORY_FRAC * free) if self.kv_limit is None else min(free, self.kv_limit)
-        waves, size = plan_waves(
+        waves, size, rows, pages = plan_waves(
             requests,
             params,
             self.model.spec,
@@ -135,12 +147,13 @@ class ResidentEngine:
         )
         table = self._table(params)
         capacity = Capacity(
-            slots=size.slots,
+            slots=rows,
             samples=max(wave.num_samples for wave in waves),
             prompts=max(len(wave.requests) for wave in waves),
             new_tokens=params.max_new_tokens,
             vocab=self.model.spec.vocab_size,
             stop_states=0 if table is None else len(table),
+            pages=pages,
         )
         needed = size.num_bytes(self.model.spec, weight.element_size())
         if store is None or needed > store.num_bytes or not _has_room(store, budget):

@@ -29,6 +29,7 @@ from pellucid.rollout.captured import CapturedSteps, StepShape
 from pellucid.rollout.drafts import DraftRows
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.loop_state import LoopState
+from pellucid.rollout.pages import Pages
 from pellucid.rollout.sampling import BLOCK, Sampler
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class ResidentStep:
         self.arena = KVArena(model.spec, size, weight.dtype, store)
         self.state = LoopState.sized(capacity, weight.device)
         self.drafts = DraftRows.create(weight.device)
-        widest = max(size.slots, len(self.drafts.token))
+        widest = max(capacity.slots, len(self.drafts.token))
         self.draw, can_capture = new_draw(weight, params, widest)
         # Truncation takes float32 logits, and weights of the same size.
         a_row = 8 * len(weight) if is_truncated(params) else 8 * len(weight) // BLOCK
@@ -79,12 +80,10 @@ class ResidentStep:
         """Whether this step, with what it has captured, can serve another call."""
         mine, theirs = ((p.temperature, p.top_k, p.top_p) for p in (self.params, params))
         is_same = model is self.model and model.exact == self._exact and mine == theirs
-        has_room = all(a >= b for a, b in zip(self.state.capacity, capacity, strict=True))
         return (
             is_same
             and self._weights == _addresses(model)
-            and has_room
-            and self.state.capacity.vocab == capacity.vocab
+            and self.state.capacity.holds(capacity)
             and self.arena.fits(size, model.head.weight)
         )
 
@@ -122,7 +121,8 @@ class ResidentStep:
 
     def _draws(self, fed: LoopState | DraftRows, shape: StepShape) -> tuple[Tensor, Tensor]:
         """A token and its log-probability for each row fed."""
-        hidden = self.model(fed.token[: shape.rows], SlotAttention(self.arena, fed, shape))
+        attend = SlotAttention(self.arena, fed, shape, self.state.pages)
+        hidden = self.model(fed.token[: shape.rows], attend)
         return self.draw(hidden, fed.uniform[: shape.rows])
 
     def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
@@ -183,14 +183,28 @@ def new_draw(weight: Tensor, params: SamplingParams, rows: int) -> tuple[Draw, b
 
 
 class SlotAttention:
-    """The `attend` of a resident step: each row adds a token to its slot and looks back at its own
-    past and at the body of its prompt."""
+    """The `attend` of a resident step: each row adds a token to its slot, or its page, and looks
+    back at its own past and at the body of its prompt."""
 
-    def __init__(self, arena: KVArena, state: LoopState | DraftRows, shape: StepShape) -> None:
-        self.arena, self.shape, self.state = arena, shape, state
+    def __init__(
+        self,
+        arena: KVArena,
+        state: LoopState | DraftRows,
+        shape: StepShape,
+        pages: Pages | None = None,
+    ) -> None:
+        """`pages`: those of `state`; drafts have none."""
+        self.arena, self.shape, self.state, self.pages = arena, shape, state, pages
         rows, spec, size = shape.rows, arena.spec, arena.size
-        slot_stride = spec.num_kv_heads * size.own * spec.head_dim
-        self.own_start = state.slot[:rows].long() * slot_stride
+        self.stride = spec.num_kv_heads * size.own * spec.head_dim
+        each = self.stride if pages is None else pages.size.per_row
+        self.own_start = state.slot[:rows].long() * each
+        self.slot, self.at = (
+            (state.slot[:rows], state.own[:rows])
+            if pages is None
+            else (pages.page[:rows], pages.place[:rows])
+        )
+        """Where a row's newest key and value go."""
 
     def __call__(self, layer: int, heads: Tensor, rotation: Rotation) -> Tensor:
         own, body = self._own(layer), self._body(layer)
@@ -202,11 +216,11 @@ class SlotAttention:
                 heads,
                 rotation.table,
                 state.position[:rows],
-                state.slot[:rows],
-                state.own[:rows],
+                self.slot,
+                self.at,
                 own,
                 body if shape.body else None,
-                slot_stride=spec.num_kv_heads * self.arena.size.own * spec.head_dim,
+                slot_stride=self.stride,
                 num_heads=spec.num_heads,
                 num_kv=spec.num_kv_heads,
                 max_own=shape.own,
@@ -220,8 +234,8 @@ class SlotAttention:
             state.position[:rows],
             own.k,
             own.v,
-            state.slot[:rows],
-            state.own[:rows],
+            self.slot,
+            self.at,
         )
         return attend_rows(
             q,
@@ -244,6 +258,9 @@ class SlotAttention:
             length=self.state.own_length[: self.shape.rows],
             head_stride=size.own * head_dim,
             position_stride=head_dim,
+            pages=None if self.pages is None else self.pages.table,
+            page=0 if self.pages is None else self.pages.size.positions,
+            page_stride=0 if self.pages is None else self.stride,
         )
 
     def _body(self, layer: int) -> KeySource:

@@ -1,9 +1,11 @@
-"""What the resident engine decodes at a time: as many prompts and slots as the memory holds."""
+"""What the resident engine decodes at a time: as many prompts, and slots or pages, as the memory
+holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from pellucid.model.spec import ModelSpec
 from pellucid.records import Request, SamplingParams
 from pellucid.rollout.arena import ArenaSize
 from pellucid.rollout.loop_buffers import Work
+from pellucid.rollout.pages import NO_PAGES, PageSize
 from pellucid.rollout.scheduler import round_size
 
 PROMPT_SHARE = 0.5
@@ -20,6 +23,8 @@ OUTPUT_BYTES = 2**30
 """Sampled tokens and log-probabilities that a wave may keep on the device."""
 PROMPT_GRAIN = 4096
 """Prompt tokens are rounded up to it, so that a later call finds room in the same arena."""
+PAGE = 256
+"""Positions of a page: as many as attention takes in a split, so that each asks for one."""
 LEAST_ROWS, MOST_ROWS = 8, 4096
 """Of a step. The most are those of `kernels.bookkeeping`, where one program holds them all."""
 
@@ -64,6 +69,19 @@ class Wave:
         )
 
 
+class Layout(NamedTuple):
+    """What a call decodes, and where it keeps it."""
+
+    waves: list[Wave]
+    """In the order of the requests."""
+    size: ArenaSize
+    """Of the arena that serves them all: its slots, or its pages."""
+    rows: int
+    """Decoded at a time, at most."""
+    pages: PageSize
+    """None, where every row can have a slot for the longest completion."""
+
+
 def plan_waves(
     requests: Sequence[Request],
     params: SamplingParams,
@@ -72,8 +90,9 @@ def plan_waves(
     slots: int,
     budget: int,
     element_size: int,
-) -> tuple[list[Wave], ArenaSize]:
-    """Waves in the order of the requests, and the arena that serves them all within `budget` bytes.
+) -> Layout:
+    """Waves and the arena that serves them within `budget` bytes: with a slot a row where it holds
+    as many slots as are wanted, else with pages.
 
     Raises UserError where not even one sequence fits, and says how many bytes it takes.
     """
@@ -86,16 +105,31 @@ def plan_waves(
             f"{least / 2**30:.2f} GiB and {max(budget, 0) / 2**30:.2f} GiB are free; "
             "lower max_new_tokens"
         )
-    own = token * params.max_new_tokens
     room = max(int(budget * PROMPT_SHARE), token * longest)
     waves = _split(requests, room // token, OUTPUT_BYTES // (8 * params.max_new_tokens))
     tokens = max(wave.body_tokens for wave in waves)
     wanted = min(slots, MOST_ROWS, max(wave.num_samples for wave in waves))
-    fitting = max((budget - tokens * token) // own, 1)
-    rows = round_rows(wanted) if round_rows(wanted) <= fitting else fitting
+    positions = budget // token - tokens
+    fitting = max(positions // params.max_new_tokens, 1)
+    pages = _pages(wanted, positions, params.max_new_tokens) if fitting < wanted else NO_PAGES
+    if pages.total:
+        rows, size = min(round_rows(wanted), pages.total), ArenaSize(0, pages.total, PAGE)
+    else:
+        rows = min(round_rows(wanted), fitting)
+        size = ArenaSize(0, rows, params.max_new_tokens)
     grains = -(-max(tokens, 1) // PROMPT_GRAIN) * PROMPT_GRAIN
-    rounded = grains if (grains * token + rows * own) <= budget else max(tokens, 1)
-    return waves, ArenaSize(rounded, rows, params.max_new_tokens)
+    rounded = size._replace(prompt_tokens=grains)
+    if rounded.num_bytes(spec, element_size) > budget:
+        rounded = size._replace(prompt_tokens=max(tokens, 1))
+    return Layout(waves, rounded, rows, pages)
+
+
+def _pages(wanted: int, positions: int, longest: int) -> PageSize:
+    """Pages in room for so many `positions`; none where slots are as good."""
+    per_row, total = -(-longest // PAGE), min(positions // PAGE, wanted * -(-longest // PAGE))
+    # Five digits: a later call that finds a little less finds room in the same arena.
+    total -= total % (1 << max(total.bit_length() - 5, 0))
+    return PageSize(total, per_row, PAGE) if total > per_row > 1 else NO_PAGES
 
 
 def round_rows(rows: int) -> int:

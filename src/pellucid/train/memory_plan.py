@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 
 from pellucid.errors import ConfigError
 from pellucid.records import Request, SamplingParams
-from pellucid.rollout.arena import ArenaSize
 from pellucid.rollout.loop_buffers import Capacity
-from pellucid.rollout.waves import plan_waves, round_rows
+from pellucid.rollout.pages import NO_PAGES, PageSize
+from pellucid.rollout.waves import PAGE, Layout, plan_waves, round_rows
 from pellucid.train import memory_sizes as sizes
 from pellucid.train.job import SCORING_PACKS, Job
 
@@ -70,6 +70,8 @@ class MemoryPlan:
     checkpointed_blocks: int
     is_time_shared: bool
     """Keys, values and gradients give their memory back when it is the other phase's turn."""
+    kv_pages: int
+    """0: every slot has room for the longest completion. Else `slots` are the most rows."""
     kv_limit: int
     """Bytes that keys and values may take, for evaluations with longer completions as well."""
 
@@ -99,8 +101,9 @@ class MemoryPlan:
     def summary(self) -> str:
         """One line of the choices and the peak."""
         again = self.checkpointed_blocks
+        paged = f" over {self.kv_pages} pages of {PAGE}" if self.kv_pages else ""
         return (
-            f"memory: {self.slots} slots, packs of {self.tokens_per_pack} tokens, "
+            f"memory: {self.slots} slots{paged}, packs of {self.tokens_per_pack} tokens, "
             + (f"{again} blocks compute activations again, " if again else "")
             + ("keys and values in turns with training, " if self.is_time_shared else "")
             + (f"scoring packs of {self.scoring_tokens} tokens, " if self.scoring_tokens else "")
@@ -208,6 +211,7 @@ def _fixed(job: Job, available: int) -> MemoryPlan:
         tokens_per_pack=0,
         checkpointed_blocks=0,
         is_time_shared=False,
+        kv_pages=0,
         kv_limit=0,
     )
 
@@ -239,7 +243,8 @@ def _try(job: Job, base: MemoryPlan, attempt: _Attempt) -> MemoryPlan | None:
     plan = _with_rollout(job, training, training.available - used)
     if plan is None or plan.peak > plan.available:
         return None
-    if plan.slots < job.wanted_slots and not attempt.is_time_shared:
+    has_all_slots = plan.slots >= job.wanted_slots and not plan.kv_pages
+    if not has_all_slots and not attempt.is_time_shared:
         return None  # all slots are worth taking turns
     has_all = attempt.keeps_logits or not job.has_loss_head
     return plan if has_all else _with_spare_logits(job, plan)
@@ -294,19 +299,22 @@ def _with_rollout(job: Job, plan: MemoryPlan, room: int) -> MemoryPlan | None:
     """`plan` with the keys and values that `room` bytes hold; None where not one sequence fits."""
     if room < sizes.kv_token_bytes(job.spec, job.element) * job.longest:
         return None
-    size = arena_size(job, room)
+    layout = layout_of(job, room)
     wanted = job.slots
-    if wanted is not None and size.slots < job.wanted_slots:
+    if wanted is not None and layout.rows < job.wanted_slots:
         return None
-    kv = size.num_bytes(job.spec, job.element)
-    slots = min(size.slots, round_rows(job.num_samples)) if wanted is None else wanted
     return replace(
-        plan, kv=kv, slots=slots, kv_limit=room, decoding=decoding_bytes(job, size.slots)
+        plan,
+        kv=layout.size.num_bytes(job.spec, job.element),
+        slots=min(layout.rows, round_rows(job.num_samples)) if wanted is None else wanted,
+        kv_pages=layout.pages.total,
+        kv_limit=room,
+        decoding=decoding_bytes(job, layout.rows, layout.pages),
     )
 
 
-def arena_size(job: Job, room: int) -> ArenaSize:
-    """What the engine will allocate when it may use `room` bytes for keys and values."""
+def layout_of(job: Job, room: int) -> Layout:
+    """How the engine will use `room` bytes for keys and values."""
     prompt = (0,) * job.prompt_tokens
     requests = [
         Request(prompt_ids=prompt, sample_ids=tuple(range(job.group_size)))
@@ -314,13 +322,12 @@ def arena_size(job: Job, room: int) -> ArenaSize:
     ]
     params = SamplingParams(max_new_tokens=job.max_new_tokens)
     slots = job.slots or job.num_samples
-    _, size = plan_waves(
+    return plan_waves(
         requests, params, job.spec, slots=slots, budget=room, element_size=job.element
     )
-    return size
 
 
-def decoding_bytes(job: Job, slots: int) -> int:
+def decoding_bytes(job: Job, slots: int, pages: PageSize = NO_PAGES) -> int:
     rows = min(slots, job.num_samples)
     capacity = Capacity(
         slots=slots,
@@ -329,6 +336,7 @@ def decoding_bytes(job: Job, slots: int) -> int:
         new_tokens=job.max_new_tokens,
         vocab=job.spec.vocab_size,
         stop_states=0,
+        pages=pages,
     )
     step = sizes.decode_bytes(job.spec, job.element, rows, job.prompt_tokens)
     return sizes.loop_bytes(capacity) + step
@@ -356,8 +364,9 @@ def _why_not(job: Job, base: MemoryPlan) -> str:
         remedy = "lower rollout.max_new_tokens"
     else:
         slots = job.wanted_slots
-        what = f"keys and values of {slots} slots"
-        need = token * (slots * job.max_new_tokens + job.prompts * job.prompt_tokens)
+        what = f"keys and values of {slots} slots, {PAGE} tokens each at first,"
+        least = min(job.max_new_tokens, PAGE)
+        need = token * (slots * least + job.prompts * job.prompt_tokens)
         remedy = 'lower rollout.slots, or set it to "auto"'
     return _misfit(what, need, used, plan.available, remedy)
 

@@ -125,8 +125,11 @@ def divergence_bytes(spec: ModelSpec, teacher: ModelSpec, element: int, tokens: 
 
 def loop_bytes(capacity: Capacity) -> int:
     """Rows, samples, prompts and results of the decoding loop: `rollout.loop_buffers`."""
+    pages = capacity.pages
+    of_pages = 4 * (pages.total + capacity.samples + capacity.slots * (pages.per_row + 3) + 4)
     return (
-        60 * capacity.slots
+        (of_pages if pages.total else 0)
+        + 60 * capacity.slots
         + (21 + 8 * capacity.new_tokens) * capacity.samples
         + 20 * capacity.prompts
         + (1 + 2 * capacity.stop_states) * capacity.vocab

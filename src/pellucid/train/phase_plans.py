@@ -14,7 +14,7 @@ from pellucid.model.spec import ModelSpec
 from pellucid.rollout.memory import KV_MEMORY_FRAC
 from pellucid.train import memory_sizes as sizes
 from pellucid.train.job import Job
-from pellucid.train.memory_plan import GIB, SPARE_FRAC, MemoryPlan, arena_size, decoding_bytes
+from pellucid.train.memory_plan import GIB, SPARE_FRAC, MemoryPlan, decoding_bytes, layout_of
 
 
 def sampling_plan(job: Job, free: int) -> MemoryPlan:
@@ -34,9 +34,14 @@ def sampling_plan(job: Job, free: int) -> MemoryPlan:
             f"keys and values of one sequence need {need / GIB:.1f} GiB, "
             f"{max(room, 0) / GIB:.1f} are free: lower max_new_tokens"
         )
-    size = arena_size(job, room)
-    kv = size.num_bytes(job.spec, job.element)
-    return replace(plan, kv=kv, kv_limit=room, slots=size.slots)
+    layout = layout_of(job, room)
+    return replace(
+        plan,
+        kv=layout.size.num_bytes(job.spec, job.element),
+        kv_limit=room,
+        slots=layout.rows,
+        kv_pages=layout.pages.total,
+    )
 
 
 def tuning_plan(job: Job, free: int, tokens_per_pack: int, *, has_logits: bool) -> MemoryPlan:
@@ -102,5 +107,6 @@ def _only_weights(spec: ModelSpec, element: int, free: int) -> MemoryPlan:
         tokens_per_pack=0,
         checkpointed_blocks=0,
         is_time_shared=False,
+        kv_pages=0,
         kv_limit=0,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from pellucid.rollout.waves import round_rows
+from pellucid.rollout.waves import PAGE, round_rows
 from pellucid.train import memory_sizes as sizes
 from pellucid.train.job import Job
 from pellucid.train.memory_plan import MemoryPlan
@@ -119,8 +119,11 @@ def _scoring_s(
 
 
 def _decode_s(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float) -> float:
-    """All steps. While samples wait all slots are busy; then rows end one by one."""
+    """All steps. While samples wait all slots are busy, or as many as pages hold; then rows end one
+    by one."""
     slots = max(min(plan.slots, job.num_samples), 1)
+    if plan.kv_pages:
+        slots = max(min(slots, plan.kv_pages // math.ceil(mean_length / PAGE)), 1)
     full_steps = (job.num_samples - slots) * mean_length / slots
     seconds = full_steps * _step_s(job, peaks, slots, mean_length / 2)
     span = job.max_new_tokens / SECTIONS
