@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
 import benchmark_aims as aims  # noqa: E402
 from jobs import JOBS, Job, parse  # noqa: E402
+from workload import PAGED_KV_GIB  # noqa: E402
 
 HEAD = (
     "| job | peer | Pellucid | gain | share of the floor | memory | commit |",
@@ -181,6 +182,8 @@ def title(job: Job) -> str:
     words = {
         "rollout": f"rollout {shape}, {sizes}",
         "mixed": f"rollout {shape}, {job.prompts} × {job.group}, mixed lengths up to {job.new:,}",
+        "pages": f"rollout {shape}, {job.prompts} × {job.group}, lengths up to {job.new:,}, "
+        f"{PAGED_KV_GIB} GiB of keys and values",
         "step": f"whole GRPO step {shape}, {sizes}",
         "planned": f"the same as `pellucid run` has it {shape}, {sizes}",
         "train": f"training {shape}, packed, {sizes}",
@@ -230,7 +233,7 @@ def _peer_repeats(peers: list[Measured]) -> str:
 
 def _order(name: str) -> tuple[int, str, int, int]:
     job = parse(name)
-    kinds = ("rollout", "mixed", "long-prompt", "overlap", "step", "planned", "train",
+    kinds = ("rollout", "mixed", "pages", "long-prompt", "overlap", "step", "planned", "train",
              "compiled", "gap")  # fmt: skip
     return kinds.index(job.kind), job.shape, -job.rows, -job.group
 
@@ -278,6 +281,8 @@ def _detail(job: Job, record: dict[str, Any]) -> str:
     if job.kind == "long-prompt":
         decoding = f"decoding alone {details['gain_decode']:.1f} ×"
         return f" ({details['gain']:.1f} × unshared, {decoding})"
+    if job.kind == "pages":
+        return f" ({details['gain']:.1f} × with slots for the limit)"
     if job.kind == "overlap":
         bits = "" if details["is_same"] else ", other bits than alone"
         return f" ({details['gain']:.2f} × one after the other, {details['way']}{bits})"

@@ -6,17 +6,26 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from workload import MIXED_LONGEST
+from workload import MIXED_LONGEST, PAGED_LONGEST
 
 Kind = Literal[
-    "rollout", "mixed", "step", "planned", "train", "gap", "long-prompt", "compiled", "overlap"
+    "rollout",
+    "mixed",
+    "pages",
+    "step",
+    "planned",
+    "train",
+    "gap",
+    "long-prompt",
+    "compiled",
+    "overlap",
 ]
 Shape = Literal["0.5b", "1.5b", "7b"]
 
 _LEVER = r"(-(?P<lever>near|nopdl|max|drafts(?P<drafts>[1-7])))?"
 _ROLLOUT = re.compile(r"(?P<base>rollout-(?P<shape>[^-]+)-(?P<sizes>\d+x\d+-\d+\+\d+))" + _LEVER)
 _OTHER = re.compile(
-    r"(?P<base>(?P<kind>mixed|step|planned|train|gap|long-prompt|compiled|overlap)"
+    r"(?P<base>(?P<kind>mixed|pages|step|planned|train|gap|long-prompt|compiled|overlap)"
     r"-(?P<shape>[^-]+))" + _LEVER
 )
 
@@ -64,7 +73,8 @@ class Job:
 
     @property
     def is_mixed(self) -> bool:
-        return self.kind == "mixed"
+        """Lengths differ, and end tokens end samples."""
+        return self.kind in ("mixed", "pages")
 
     def shrunk(self) -> Job:
         """The same job for a rehearsal on a CPU."""
@@ -108,6 +118,7 @@ JOBS = (
     "rollout-0.5b-64x1-128+256-near",
     "rollout-7b-4x16-128+256-near",
     "rollout-7b-64x1-128+256-near",
+    "pages-1.5b",
     "compiled-0.5b",
     "compiled-1.5b",
     "mixed-0.5b-near",
@@ -118,6 +129,7 @@ JOBS = (
 
 _SIZES: dict[str, tuple[int, int, int, int]] = {
     "mixed": (64, 16, 128, MIXED_LONGEST),
+    "pages": (64, 16, 128, PAGED_LONGEST),
     "step": (64, 16, 128, 512),
     "planned": (64, 16, 128, 512),
     "planned-7b": (8, 16, 128, 512),

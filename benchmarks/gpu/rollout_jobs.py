@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import workload
 from floor import rollout_floor
 from jobs import Job
 from measure import (
+    NumberTokenizer,
     Setting,
     build_model,
     engine_of,
@@ -22,9 +25,13 @@ from measure import (
     sampling,
     timed,
 )
+from shapes import EOS_IDS
 
 from pellucid.records import Completion, Request
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.pages import NO_PAGES
+
+SHARE_PAGES = "pellucid.rollout.waves._pages"
 
 
 def rollout(job: Job, setting: Setting) -> dict[str, Any]:
@@ -71,6 +78,41 @@ def mixed(job: Job, setting: Setting) -> dict[str, Any]:
             "ended_by_eos": sum(n < m for n, m in zip(lengths, limits, strict=True)),
         },
     )
+
+
+def pages(job: Job, setting: Setting) -> dict[str, Any]:
+    """Limits far above what is written, and little memory for keys and values: rows that share
+    pages, against slots with room for the limit."""
+    model = build_model(setting)
+    limits = workload.mixed_limits(
+        job.rows, longest=job.new, mean=min(workload.PAGED_MEAN, job.new / 2)
+    )
+    requests = requests_of(job, setting, limits)
+    eos = tuple(i for i in EOS_IDS if i < setting.spec.vocab_size)
+    parts: dict[str, dict[str, Any]] = {}
+    sampled: list[list[list[Completion]]] = []
+    for name, has_pages in (("pages", True), ("slots", False)):
+        forget_peak(setting.device)
+        engine = InProcessEngine(
+            model, NumberTokenizer(eos), slots=job.rows, kv_limit=workload.PAGED_KV_GIB * 2**30
+        )
+        with nullcontext() if has_pages else patch(SHARE_PAGES, return_value=NO_PAGES):
+            repeats, last = _measure(engine, requests, job, setting)
+        sampled.append(last)
+        floor = rollout_floor(setting.spec, groups_of(requests, last))
+        settings = {"slots": engine.most_rows, "kv_gib": workload.PAGED_KV_GIB}
+        parts[name] = report(repeats, setting, floor_s=floor.seconds, settings=settings)
+        parts[name]["restarts"] = engine.restarts
+        del engine, last
+    return {
+        **parts["pages"],
+        "details": {
+            "slots": parts["slots"],
+            "gain": parts["slots"]["median_s"] / parts["pages"]["median_s"],
+            "is_same": sampled[0] == sampled[1],
+            "mean_length": num_tokens(sampled[0]) / job.rows,
+        },
+    }
 
 
 def long_prompt(job: Job, setting: Setting) -> dict[str, Any]:

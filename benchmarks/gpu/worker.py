@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
         "mixed": rollout_jobs.mixed,
         "long-prompt": rollout_jobs.long_prompt,
         "train": train_jobs.train,
+        "pages": rollout_jobs.pages,
         "step": train_jobs.step,
         "planned": train_jobs.planned,
         "gap": train_jobs.gap,

@@ -13,6 +13,12 @@ MIXED_SIGMA = 0.8
 """Of the logarithm. With this mean the median is 218 and one sample in a hundred passes 1,400."""
 MIXED_LONGEST = 2048
 
+PAGED_MEAN = 400.0
+PAGED_LONGEST = 8192
+PAGED_KV_GIB = 12
+"""Limits far above what is written, and little memory for keys and values, as beside a training:
+where a slot for the longest is mostly empty."""
+
 PROMPT_SEED = 1
 LENGTH_SEED = 2
 

@@ -83,6 +83,16 @@ class InProcessEngine:
         """Guesses that came true for each live row of a step that had them."""
         return self._resident.drafted.counts.per_row_step if self._resident is not None else 0.0
 
+    @property
+    def most_rows(self) -> int:
+        """Sequences that the last call decoded at a time, at most."""
+        return self._resident.most_rows if self._resident is not None else self.slots
+
+    @property
+    def restarts(self) -> int:
+        """Rows that began again in the last call for want of a page (`rollout.pages`)."""
+        return self._resident.restarts if self._resident is not None else 0
+
     def refresh(self) -> None:
         """Must be called after the weights changed: drops the copies made for fast inference."""
         self._packing: Packing | None = None

@@ -59,6 +59,10 @@ class ResidentEngine:
         self.kv_limit, self.is_shared = kv_limit, is_shared
         self.drafted = DraftPolicy(drafts)
         """Says what drafts brought: `drafted.counts.per_row_step`."""
+        self.most_rows = 0
+        """Decoded at a time in the last call, at most."""
+        self.restarts = 0
+        """Rows of its last wave that began again for want of a page."""
         self._mean_pages: float | None = None
         """That samples needed in the last call with pages: what the next one expects."""
         self._store: KVStore | None = None
@@ -106,6 +110,8 @@ class ResidentEngine:
         if pages.total:
             lengths = [len(c.token_ids) for row in completions for c in row]
             self._mean_pages = fmean(math.ceil(n / pages.positions) for n in lengths)
+        self.most_rows = step.state.capacity.slots
+        self.restarts = int(step.state.pages.restarts) if step.state.pages is not None else 0
         self._store, self._steps = store, steps
         return completions
 
