@@ -64,7 +64,7 @@ def in_pages(own: KeySource, page: int) -> KeySource:
         padded = keys.new_full((slots, num_kv, per_row * page, head_dim), torch.nan)
         padded[:, :, :room] = keys
         pages = padded.view(slots, num_kv, per_row, page, head_dim).transpose(1, 2).flatten(0, 1)
-        out = torch.empty_like(pages)
+        out = pages.new_empty(pages.shape)
         out[table.flatten()] = pages
         return out
 

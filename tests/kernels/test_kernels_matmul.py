@@ -96,3 +96,17 @@ def test_cublas_is_tried_for_the_sizes_of_steps_alone():
     sizes = [n for n in range(-1, 9000) if matmul.is_step_size(n)]
     assert sizes[:9] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
     assert sizes[-3:] == [2048, 3072, 4096]
+
+
+def test_large_weights_are_left_to_cublas_where_tiles_leave_multiprocessors_idle():
+    """Of Qwen2.5's large products with few rows: q, k, v of 7B against all others."""
+    tiles = matmul.TILES + matmul.LONG_TILES
+    shapes = {"7B qkv": (4608, 3584), "7B gate and up": (37888, 3584), "7B down": (3584, 18944),
+              "1.5B gate and up": (17920, 1536)}  # fmt: skip
+    fills = {
+        name: matmul.fill(outputs, matmul.choose_tile(64, outputs, width, 132, tiles), 132)
+        for name, (outputs, width) in shapes.items()
+    }
+    idle = [name for name, share in fills.items() if share < matmul.OWN_FILL]
+    assert idle == ["7B qkv"]
+    assert fills["7B gate and up"] == 592 / 660

@@ -153,10 +153,10 @@ def paged(monkeypatch, positions: int) -> list[ResidentEngine]:
 
 
 def test_with_pages_more_rows_than_slots_are_decoded_to_the_same_tokens(monkeypatch) -> None:
-    """Three pages of 64 hold two slots of 70, but three rows until two of them are long."""
+    """Three pages of 64 hold two slots of 100, but three rows until two of them are long."""
     seen = paged(monkeypatch, 3 * 64)
     monkeypatch.setattr(ByteLetters, "eos_ids", ())
-    params = SamplingParams(temperature=1.0, max_new_tokens=70)
+    params = SamplingParams(temperature=1.0, max_new_tokens=100)
     fast, slow = both(loud_model(SPEC), requests(groups=1, limits=(66, 66, 5)), params, slots=6)
     assert_same(fast, slow)
     engine, state = seen[0]

@@ -31,9 +31,12 @@ BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
 longer; the arithmetic of float32 and of the interpreter adds a block as a whole."""
 LONG_ROWS = 128
 """Rows up to which tiles of longer blocks are chosen: fewer waits, for memory and products."""
-OWN_BYTES = 32 * 2**20
+OWN_BYTES = 28 * 2**20
 """Weights up to which few rows are multiplied here without asking whether cuBLAS would do: it is no
 faster then, and its kernels cannot be launched early (see `launch`)."""
+OWN_FILL = 0.6
+"""Share of the multiprocessors that tiles keep busy from which larger weights are, too: cuBLAS has
+tiles of other sizes for where ours leave half of them without work."""
 
 GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
@@ -97,7 +100,7 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     needs_grad |= bias is not None and bias.requires_grad
     if needs_grad and torch.is_grad_enabled():
         return _Matmul.apply(x, weight, bias)
-    if _is_small(x, weight) or not (x.is_cuda and is_step_size(len(x))):
+    if _is_own(x, weight) or not (x.is_cuda and is_step_size(len(x))):
         return _forward(x, weight, bias)
     if _library_agrees(x, weight, bias):
         return F.linear(x, weight, bias)
@@ -105,14 +108,25 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def fast_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same without a promise of bits: cuBLAS but where few rows meet small weights."""
-    if _is_small(x, weight) and not torch.is_grad_enabled():
+    """The same without a promise of bits: cuBLAS but where it is no faster, see OWN_BYTES."""
+    if _is_own(x, weight) and not torch.is_grad_enabled():
         return _forward(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
-def _is_small(x: Tensor, weight: Tensor) -> bool:
-    return len(x) <= ROOM and weight.nbytes <= OWN_BYTES and x.element_size() == 2
+def _is_own(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product of few rows is faster here than in cuBLAS, however that gets its bits."""
+    if len(x) > ROOM or x.element_size() != 2:
+        return False
+    if weight.nbytes <= OWN_BYTES:
+        return True
+    return x.is_cuda and fill(len(weight), _tile_of(x, weight), num_sms(x.device)) >= OWN_FILL
+
+
+def fill(num_outputs: int, tile: Tile, num_sms: int) -> float:
+    """Share of the multiprocessors' turns in which they have a tile, where all rows are in one."""
+    num_tiles, places = triton.cdiv(num_outputs, tile.n), num_sms * tile.per_sm
+    return num_tiles / (triton.cdiv(num_tiles, places) * places)
 
 
 def is_step_size(rows: int) -> bool:
@@ -170,9 +184,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
     out = empty_with_room(num_rows, num_outputs, x.dtype, x.device)
     if not out.numel():
         return out
-    if tile is None:
-        tiles = device_tiles(x.device, x.dtype, num_rows <= LONG_ROWS)
-        tile = choose_tile(num_rows, num_outputs, width, num_sms(x.device), tiles)
+    tile = tile or _tile_of(x, weight)
     block_k = tile.block_k or BLOCK_K[x.dtype]
     num_tiles = triton.cdiv(num_rows, tile.m) * triton.cdiv(num_outputs, tile.n)
     _matmul_kernel[(min(num_tiles, num_sms(x.device) * tile.per_sm),)](
@@ -184,6 +196,11 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
         **pdl(x.device),
     )  # fmt: skip
     return out
+
+
+def _tile_of(x: Tensor, weight: Tensor) -> Tile:
+    tiles = device_tiles(x.device, x.dtype, len(x) <= LONG_ROWS)
+    return choose_tile(len(x), *weight.shape, num_sms(x.device), tiles)
 
 
 @functools.lru_cache(maxsize=1024)
