@@ -29,14 +29,14 @@ from pellucid.kernels.room import ROOM, empty_with_room, with_room
 BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
 """Length of a block along D. Tensor cores add it to the sum 16 at a time, so that theirs may be
 longer; the arithmetic of float32 and of the interpreter adds a block as a whole."""
-LONG_ROWS = 128
+LONG_ROWS = 768
 """Rows up to which tiles of longer blocks are chosen: fewer waits, for memory and products."""
-OWN_BYTES = 28 * 2**20
-"""Weights up to which few rows are multiplied here without asking whether cuBLAS would do: it is no
-faster then, and its kernels cannot be launched early (see `launch`)."""
+OWN_BYTES = ((ROOM, 28 * 2**20), (256, 8 * 2**20))
+"""(rows, weights) up to which products are made here without asking whether cuBLAS would do: it is
+no faster then, and its kernels cannot be launched early (see `launch`)."""
 OWN_FILL = 0.6
-"""Share of the multiprocessors that tiles keep busy from which larger weights are, too: cuBLAS has
-tiles of other sizes for where ours leave half of them without work."""
+"""Share of the multiprocessors that tiles keep busy from which few rows are multiplied with larger
+weights here, too: cuBLAS has tiles of other sizes for where ours leave half of them idle."""
 
 GROUP_M = 8
 """Row tiles whose programs run together and share weight tiles in L2."""
@@ -77,11 +77,12 @@ TILES = (
     Tile(64, 32, 4, 6, 2),
 )
 LONG_TILES = (
+    Tile(64, 128, 4, 4, 1, 128, 64),
     Tile(64, 64, 4, 5, 1, 128, 56),
     Tile(64, 32, 4, 4, 1, 256, 50),
     Tile(64, 16, 4, 5, 1, 256, 62),
 )
-"""Chosen among with the others where there are few rows; Hopper's only."""
+"""Chosen among with the others up to LONG_ROWS; Hopper's only."""
 SMALL_TILES = TILES[4:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
 
@@ -116,11 +117,15 @@ def fast_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 def _is_own(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of few rows is faster here than in cuBLAS, however that gets its bits."""
-    if len(x) > ROOM or x.element_size() != 2:
+    if x.element_size() != 2:
         return False
-    if weight.nbytes <= OWN_BYTES:
+    if any(len(x) <= rows and weight.nbytes <= most for rows, most in OWN_BYTES):
         return True
-    return x.is_cuda and fill(len(weight), _tile_of(x, weight), num_sms(x.device)) >= OWN_FILL
+    return (
+        len(x) <= ROOM
+        and x.is_cuda
+        and fill(len(weight), _tile_of(x, weight), num_sms(x.device)) >= OWN_FILL
+    )
 
 
 def fill(num_outputs: int, tile: Tile, num_sms: int) -> float:
