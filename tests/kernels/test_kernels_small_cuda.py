@@ -165,9 +165,8 @@ def test_a_row_of_a_product_has_the_same_bits_in_every_batch(shape):
 
 def test_every_tile_gives_a_product_the_same_bits():
     x, weight = _normal(300, 4864), _normal(896, 4864, seed=1)
-    first, *others = (
-        matmul_file._forward(x, weight, None, t) for t in matmul_file.TILES + matmul_file.LONG_TILES
-    )
+    tiles = matmul_file.TILES + matmul_file.LONG_TILES + matmul_file.WIDE_TILES
+    first, *others = (matmul_file._forward(x, weight, None, t) for t in tiles)
     assert all(torch.equal(first, other) for other in others)
 
 

@@ -28,7 +28,7 @@ def triton_ready(device: torch.device, *, can_interpret: bool = False) -> bool:
     For a CUDA device that cannot, one line of the log says why, once. For the CPU the answer is
     no, unless TRITON_INTERPRET=1 and `can_interpret` (or PELLUCID_KERNELS=interpret) asks for it.
     """
-    device = torch.device(device)
+    device = _numbered(torch.device(device))
     switch = os.environ.get("PELLUCID_KERNELS", "")
     if device.type == "cuda":
         return _cuda_ready(device, switch)
@@ -40,9 +40,21 @@ def hopper_ready(device: torch.device) -> bool:
     """Whether kernels may use what came with capability 9.0: copies by tensor descriptors. Of an
     older CUDA device one line of the log says so, once.
     """
+    device = _numbered(torch.device(device))
     if not triton_ready(device):
         return False
     return device.type != "cuda" or _is_hopper(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """A bare "cuda" with the number of the device that it is now: it may be another one later, and
+    answers are remembered by device."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    try:
+        return torch.device("cuda", torch.cuda.current_device())
+    except (AssertionError, RuntimeError):
+        return device  # that there is none is said with the other obstacles
 
 
 @functools.cache

@@ -77,12 +77,13 @@ TILES = (
     Tile(64, 32, 4, 6, 2),
 )
 LONG_TILES = (
-    Tile(64, 128, 4, 4, 1, 128, 64),
     Tile(64, 64, 4, 5, 1, 128, 56),
     Tile(64, 32, 4, 4, 1, 256, 50),
     Tile(64, 16, 4, 5, 1, 256, 62),
 )
 """Chosen among with the others up to LONG_ROWS; Hopper's only."""
+WIDE_TILES = (Tile(64, 128, 4, 4, 1, 128, 64),)
+"""With these, where one tile does not hold all rows; where it does, narrower ones are faster."""
 SMALL_TILES = TILES[4:]
 """Those for GPUs whose programs have less than Hopper's shared memory."""
 
@@ -204,7 +205,8 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None =
 
 
 def _tile_of(x: Tensor, weight: Tensor) -> Tile:
-    tiles = device_tiles(x.device, x.dtype, len(x) <= LONG_ROWS)
+    has_few_rows, is_one_tile = len(x) <= LONG_ROWS, len(x) <= ROOM
+    tiles = device_tiles(x.device, x.dtype, has_few_rows, is_one_tile)
     return choose_tile(len(x), *weight.shape, num_sms(x.device), tiles)
 
 
@@ -224,8 +226,10 @@ def choose_tile(
 
 
 @functools.cache
-def device_tiles(device: torch.device, dtype: torch.dtype, has_few_rows: bool) -> tuple[Tile, ...]:
-    """Tiles that fit into registers and shared memory."""
+def device_tiles(
+    device: torch.device, dtype: torch.dtype, has_few_rows: bool, is_one_tile: bool
+) -> tuple[Tile, ...]:
+    """Tiles that fit into registers and shared memory; `is_one_tile`: one holds all rows."""
     if dtype == torch.float32:
         return (FLOAT32_TILE,)
     if device.type != "cuda":
@@ -233,7 +237,9 @@ def device_tiles(device: torch.device, dtype: torch.dtype, has_few_rows: bool) -
     properties = torch.cuda.get_device_properties(device)
     if properties.shared_memory_per_block_optin < 227 * 1024:
         return SMALL_TILES
-    return TILES + LONG_TILES if has_few_rows and properties.major == 9 else TILES
+    if not has_few_rows or properties.major != 9:
+        return TILES
+    return TILES + LONG_TILES + (() if is_one_tile else WIDE_TILES)
 
 
 @functools.cache

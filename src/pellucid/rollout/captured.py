@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 96
 """A graph of a model of 24 layers has 260 nodes and takes about a megabyte."""
@@ -67,3 +70,14 @@ class CapturedSteps:
         for graph, _ in self.graphs.values():
             return graph.pool()
         return None
+
+
+def give_up_capture(error: RuntimeError) -> None:
+    """Says that steps run without graphs, and why. Memory that could not be had is no reason: it is
+    raised, so that the run ends with its bytes. Where a step fails before its streams have joined,
+    leaving the capture fails too, and the error of memory is behind that one.
+    """
+    for known in (error, error.__context__):
+        if isinstance(known, torch.OutOfMemoryError):
+            raise known
+    log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])

@@ -7,7 +7,6 @@ heads, K head dimension.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import fields
 from typing import Protocol
 
@@ -25,14 +24,12 @@ from pellucid.model.rope import Rotation
 from pellucid.model.transformer import Decoder
 from pellucid.records import SamplingParams
 from pellucid.rollout.arena import ArenaSize, KVArena, KVStore
-from pellucid.rollout.captured import CapturedSteps, StepShape
+from pellucid.rollout.captured import CapturedSteps, StepShape, give_up_capture
 from pellucid.rollout.drafts import DraftRows
 from pellucid.rollout.loop_buffers import Capacity
 from pellucid.rollout.loop_state import LoopState
 from pellucid.rollout.pages import Pages
 from pellucid.rollout.sampling import BLOCK, Sampler
-
-log = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
@@ -126,7 +123,7 @@ class ResidentStep:
         return self.draw(hidden, fed.uniform[: shape.rows])
 
     def _graph(self, shape: StepShape) -> torch.cuda.CUDAGraph | None:
-        """The captured step; None, for good, where capture fails."""
+        """The captured step; None, for good, where capture fails. Raises torch.OutOfMemoryError."""
         table = self.model.rotation().table
         found = self.captured.find(shape, table)
         if found is not None:
@@ -146,10 +143,10 @@ class ResidentStep:
             with torch.cuda.graph(graph, pool=self.captured.pool()):
                 self._step(shape)
         except RuntimeError as error:
-            log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
-            self._can_capture = False
             torch.cuda.current_stream().wait_stream(stream)
             self._put_back(saved)
+            give_up_capture(error)
+            self._can_capture = False
             return None
         self.captured.put(shape, graph, table)
         return graph

@@ -5,8 +5,6 @@ Shapes: S slots, B rows decoded (the first slots), W columns of a window of step
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from torch import Tensor
 
@@ -14,9 +12,8 @@ from pellucid.algo.head import float32_logits
 from pellucid.model.transformer import Decoder
 from pellucid.records import SamplingParams
 from pellucid.rollout.cache import CachedAttention, Extent, KVCache
+from pellucid.rollout.captured import give_up_capture
 from pellucid.rollout.sampling import Sampler
-
-log = logging.getLogger(__name__)
 
 
 class DecodeStep:
@@ -102,7 +99,9 @@ class DecodeStep:
         self.column.add_(1)
 
     def _graph(self, extent: Extent) -> torch.cuda.CUDAGraph | None:
-        """The captured step for this extent; None, for good, if capture fails."""
+        """The captured step for this extent; None, for good, if capture fails. Raises
+        torch.OutOfMemoryError.
+        """
         if extent in self._graphs:
             return self._graphs[extent]
         # The warm-up writes a token's keys and values, which the real step then writes again.
@@ -121,10 +120,11 @@ class DecodeStep:
             with torch.cuda.graph(graph, pool=pool):
                 self._step(extent)
         except RuntimeError as error:
-            log.warning("decoding without CUDA graphs: %s", str(error).splitlines()[0])
-            self._can_capture = False
+            torch.cuda.current_stream().wait_stream(stream)
             for buffer, value in zip(state, saved, strict=True):
                 buffer.copy_(value)
+            give_up_capture(error)
+            self._can_capture = False
             return None
         self._graphs[extent] = graph
         return graph
