@@ -70,3 +70,38 @@ def test_a_gpu_before_hopper_trains_with_kernels_and_says_once_that_the_host_lea
     assert line == (
         "cuda:0: the host leads decoding, slower and not exact: capability 8.6 is below 9.0"
     )
+
+
+def test_a_device_without_a_number_is_the_current_one(monkeypatch, caplog):
+    """Of two GPUs the second is too old for the loop on the device."""
+    now = [0]
+    monkeypatch.delenv("PELLUCID_KERNELS", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: now[0])
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: (8, 6) if device.index else (9, 0)
+    )
+    tried = []
+    monkeypatch.setattr(available, "_trial", lambda device: tried.append(device) or "")
+    bare = torch.device("cuda")
+    assert available.hopper_ready(bare)
+    assert available.hopper_ready(CUDA)
+    now[0] = 1
+    assert not available.hopper_ready(bare)
+    assert available.hopper_ready(CUDA)
+    assert available.triton_ready(bare)
+    assert tried == [CUDA, torch.device("cuda", 1)]
+    (line,) = said(caplog)
+    assert line.startswith("cuda:1: the host leads decoding")
+
+
+@pytest.mark.parametrize("error", [AssertionError, RuntimeError])
+def test_a_machine_without_a_device_is_said_to_have_none(monkeypatch, caplog, error):
+    def none(*_):
+        raise error("no CUDA here")
+
+    monkeypatch.delenv("PELLUCID_KERNELS", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", none)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", none)
+    assert not available.hopper_ready(torch.device("cuda"))
+    (line,) = said(caplog)
+    assert line.endswith(f"{error.__name__}: no CUDA here")
