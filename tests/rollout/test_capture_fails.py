@@ -11,9 +11,9 @@ from pellucid.errors import UserError
 from pellucid.records import Request, SamplingParams
 from pellucid.rollout.captured import StepShape
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.resident_engine import ResidentEngine
 from pellucid.train.step_errors import named
 
-pytest.importorskip("triton")
 SPEC = tiny_spec(num_heads=2, num_kv_heads=1, head_dim=16, num_layers=1)
 PARAMS = SamplingParams(max_new_tokens=1)
 REQUESTS = [Request(prompt_ids=(3, 1, 4), sample_ids=(1, 2))]
@@ -55,8 +55,6 @@ def let_capture(monkeypatch, *, leaving: RuntimeError | None) -> None:
 
 def of_the_device():
     """A step of the device's loop, a shape, and tensors that a step changes."""
-    from pellucid.rollout.resident_engine import ResidentEngine
-
     model = loud_model(SPEC)
     model.reserve_context(64)
     _, (step,), (wave,) = ResidentEngine(model, LetterTokenizer(), slots=2)._prepare(

@@ -1,0 +1,114 @@
+"""Which counts the host looks at while the device decodes; a step here is its bookkeeping alone."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from host_looks import LOOK, RECORD, WAIT, waits, watch_looks
+from rollout_tiny import LetterTokenizer, tiny_spec
+
+from pellucid.records import Request, SamplingParams
+from pellucid.rollout import resident
+from pellucid.rollout.drafts import DraftRows
+from pellucid.rollout.loop_state import LoopState, advance_plain
+from pellucid.rollout.pages import NO_PAGES, PageSize
+from pellucid.rollout.waves import Wave
+
+NEW, ROWS = 90, 8
+SPEC = tiny_spec()
+ALL_LONG = (NEW,) * 24
+EARLY = tuple(3 + 7 * k % 50 for k in range(24))
+MIXED = tuple(NEW if k % 5 == 0 else 3 + 11 * k % 60 for k in range(24))
+PAGES = PageSize(total=12, per_row=3, positions=30)
+
+
+class Event:
+    """Written down in the order of the host."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def record(self):
+        self.trace.append((RECORD, self))
+
+    def synchronize(self):
+        self.trace.append((WAIT, self))
+
+
+def decoded(monkeypatch, limits, pages=NO_PAGES):
+    """(trace, counts after each chunk, the first those before it) of one wave over 8 rows."""
+    trace, counts = [], []
+    params = SamplingParams(max_new_tokens=NEW)
+    ids = tuple(range(len(limits)))
+    wave = Wave([Request(prompt_ids=(3, 1), sample_ids=ids, limits=limits)])
+    state = LoopState.create(
+        ROWS,
+        wave.work(SPEC, params),
+        vocab_size=SPEC.vocab_size,
+        eos_ids=(),
+        seed=0,
+        device=torch.device("cpu"),
+        pages=pages,
+    )
+
+    def run(shape, steps):
+        counts.extend([] if counts else [state.read()])
+        for _ in range(steps):
+            rows = torch.ones(shape.rows, dtype=torch.int64)
+            advance_plain(state, rows, -rows.float(), shape.rows)
+        counts.append(state.read())
+
+    class Snapshots(resident._Snapshots):
+        def __init__(self, *watched):
+            super().__init__(*watched)
+            self.events = [Event(trace), Event(trace)]
+
+    monkeypatch.setattr(resident, "_Snapshots", Snapshots)
+    watch_looks(monkeypatch, trace)
+    step = SimpleNamespace(state=state, drafts=DraftRows.create(torch.device("cpu")), run=run)
+    model = SimpleNamespace(spec=SPEC)
+    rollout = resident.ResidentRollout(
+        model, LetterTokenizer(), params, step, seed=0, next_state=None
+    )
+    rollout._decode(wave, lambda finished: None, SimpleNamespace(ended=None))
+    assert state.out_length.tolist() == list(limits)
+    return trace, counts
+
+
+@pytest.mark.parametrize("limits", [ALL_LONG, EARLY, MIXED])
+def test_with_slots_the_host_waits_for_the_chunk_in_flight_only_where_none_is_left_to_start(
+    monkeypatch, limits
+) -> None:
+    trace, counts = decoded(monkeypatch, limits)
+    found = waits(trace)
+    assert len(found) > 5
+    for is_newest, is_done, is_waiting in found:
+        assert is_newest == is_done
+        assert not (is_newest and is_waiting)
+    assert [is_newest for is_newest, *_ in found].count(True) <= (limits != EARLY) * 3
+    if limits == ALL_LONG:
+        assert [is_newest for is_newest, *_ in found] == [False] * (len(found) - 1) + [True]
+        assert counts[-1].live == 0
+
+
+@pytest.mark.parametrize("limits", [EARLY, MIXED])
+def test_with_pages_the_host_looks_at_each_chunks_end_while_samples_wait(
+    monkeypatch, limits
+) -> None:
+    trace, _ = decoded(monkeypatch, limits, PAGES)
+    found = waits(trace)
+    for is_newest, is_done, is_waiting in found:
+        assert is_newest == (is_done or is_waiting)
+    assert {is_newest for is_newest, *_ in found} == {False, True}
+
+
+@pytest.mark.parametrize("limits", [ALL_LONG, EARLY, MIXED])
+def test_a_look_is_at_counts_of_the_chunk_before(monkeypatch, limits) -> None:
+    trace, counts = decoded(monkeypatch, limits)
+    looks = [(seen, steps) for what, *of in trace if what == LOOK for seen, steps in [of]]
+    started = 0
+    for number, (seen, steps) in enumerate(looks):
+        is_new = number > 0 and looks[number - 1][1] == 0
+        assert seen == counts[started if is_new else max(started - 1, 0)]
+        started += steps > 0
+    assert started == len(counts) - 1
