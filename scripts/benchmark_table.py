@@ -3,8 +3,8 @@
 Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers: README.md has the
 headline jobs; docs/engine.md all of them, what was aimed at (`benchmark_aims.py`), and how far the
 planner's memory was from what was measured. Of every job the newest measurement counts, also where
-it failed; rehearsals never do. A peer's figure comes from the same file where it is there, else
-from the newest file that has it. --check changes nothing and exits with 1 if a table is stale.
+it failed; rehearsals never do. Of a peer's figures the fastest counts, whenever it was measured. --check changes nothing
+and exits with 1 if a table is stale.
 """
 
 from __future__ import annotations
@@ -149,13 +149,16 @@ def newest_of_project(measured: list[Measured]) -> dict[str, Measured]:
 
 
 def peers_of(ours: Measured, measured: list[Measured]) -> dict[str, Measured]:
-    """The fastest measurement of each peer on the same work, of the same run where it is there."""
+    """The fastest measurement of each peer on the same work."""
     job = ours.job
     found: dict[str, list[Measured]] = {}
     for m in measured:
         if m.is_ok and m.record["who"] != "pellucid" and _is_same_work(job, m.job):
             found.setdefault(m.record["who"], []).append(m)
-    return {who: _preferred(ours, candidates) for who, candidates in found.items()}
+    return {
+        who: max(candidates, key=lambda m: m.record["tokens_per_s"])
+        for who, candidates in found.items()
+    }
 
 
 def row(ours: Measured, peers: dict[str, Measured]) -> str:
@@ -246,13 +249,6 @@ def _is_same_work(job: Job, other: Job) -> bool:
     if kind != other.kind:
         return False
     return job.shape == other.shape if job.kind == "gap" else sizes == other_sizes
-
-
-def _preferred(ours: Measured, candidates: list[Measured]) -> Measured:
-    newest = candidates[-1].document
-    together = [m for m in candidates if m.document is ours.document]
-    same = together or [m for m in candidates if m.document is newest]
-    return min(same, key=lambda m: 1 / m.record["tokens_per_s"])
 
 
 def _value(job: Job, record: dict[str, Any]) -> float | None:

@@ -14,16 +14,17 @@ from pellucid.manifest import code_state, package_versions
 
 PACKAGES = ("torch", "triton", "numpy", "transformers", "vllm", "trl")
 COMMIT_VARIABLE = "PELLUCID_COMMIT"
-"""Names the commit where the code is a copy without its repository."""
+"""Names the commit where the code is a copy, without its repository or beside an older one."""
 
 
 def code() -> dict[str, Any]:
     """Commit, whether files differ from it, and the digest of the sources."""
     state = code_state()
     named = os.environ.get(COMMIT_VARIABLE)
+    is_known = named is None and "commit" in state
     return {
-        "commit": state.get("commit") or named,
-        "is_changed": state.get("diff_sha256") is not None if "commit" in state else None,
+        "commit": named or state.get("commit"),
+        "is_changed": state.get("diff_sha256") is not None if is_known else None,
         "source_sha256": state["source_sha256"],
         "version": state["version"],
     }
