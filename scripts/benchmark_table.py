@@ -3,8 +3,8 @@
 Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers: README.md has the
 headline jobs; docs/engine.md all of them, what was aimed at (`benchmark_aims.py`), and how far the
 planner's memory was from what was measured. Of every job the newest measurement counts, also where
-it failed; rehearsals never do. Of a peer's figures the fastest counts, whenever it was measured. --check changes nothing
-and exits with 1 if a table is stale.
+it failed; rehearsals never do. Of a peer's figures the fastest counts, whenever it was measured.
+--check changes nothing and exits with 1 if a table is stale.
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ these are written down, and each must be for the chunk before the newest, but wh
 start, or where pages of keys and values make the rows come and go.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 import torch
 from host_looks import RECORD, WAIT, waits, watch_looks
+from rollout_numbers import Numbers
 
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
@@ -39,22 +40,6 @@ TOKEN_BYTES = 2 * 2 * 2 * 64 * 2
 FEW_SLOTS = TOKEN_BYTES * (8 * NEW + 512)
 """Room for eight slots and the prompts: nine rows share nine pages."""
 RUN, READ = "run", "read"
-
-
-class Numbers:
-    """Tokens without text; none ends a sample."""
-
-    chat_template = None
-    eos_ids = ()
-
-    def encode(self, text: str) -> list[int]:
-        return [len(text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return [""] * len(rows)
 
 
 def requests() -> list[Request]:

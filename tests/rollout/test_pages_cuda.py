@@ -1,9 +1,8 @@
 """Rollouts whose rows share pages, captured on a GPU: the bits of rollouts with a slot a row."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
+from rollout_numbers import Numbers
 
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
@@ -28,22 +27,6 @@ SPEC = ModelSpec(
 TOKEN_BYTES = 2 * 2 * 2 * 64 * 2
 NEW = 4 * PAGE
 PARAMS = SamplingParams(max_new_tokens=NEW)
-
-
-class Numbers:
-    """Tokens without text."""
-
-    chat_template = None
-    eos_ids = (0, 1)
-
-    def encode(self, text: str) -> list[int]:
-        return [len(text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return [""] * len(rows)
 
 
 def requests() -> list[Request]:
@@ -76,12 +59,12 @@ def sampled(engine: InProcessEngine) -> list[list[Completion]]:
 
 def test_rows_over_pages_draw_the_bits_of_rows_with_slots() -> None:
     model = make_model()
-    expected = sampled(InProcessEngine(model, Numbers(), slots=256))
+    expected = sampled(InProcessEngine(model, Numbers(0, 1), slots=256))
     lengths = [len(c.token_ids) for row in expected for c in row]
     assert max(lengths) > 2 * PAGE
     for num_slots in (8, 20, 60):
         limit = TOKEN_BYTES * (num_slots * NEW + 4096)
-        engine = InProcessEngine(model, Numbers(), slots=256, kv_limit=limit)
+        engine = InProcessEngine(model, Numbers(0, 1), slots=256, kv_limit=limit)
         for _ in range(3):  # the later ones know how long samples are
             assert sampled(engine) == expected
             state = engine._resident._steps[-1].state
@@ -99,8 +82,7 @@ def test_too_much_hope_costs_rows_that_begin_again_and_no_bit() -> None:
         Request(prompt_ids=(5, g), sample_ids=tuple(100 * g + k for k in range(8)))
         for g in range(4)
     ]
-    numbers = Numbers()
-    numbers.eos_ids = ()  # all run to the limit
+    numbers = Numbers()  # all run to the limit
     expected = InProcessEngine(model, numbers, slots=64).generate(wanted, PARAMS, seed=1)
     engine = InProcessEngine(model, numbers, slots=64, kv_limit=TOKEN_BYTES * (12 * NEW + 4096))
     assert engine.generate(wanted, PARAMS, seed=1) == expected

@@ -1,10 +1,10 @@
 """The sampler reads the weights that the trainer writes, and both compute the same bits."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from rollout_numbers import Numbers
 
 from pellucid.algo.presets import resolve
 from pellucid.config import AlgoConfig, RolloutConfig, RunConfig, TrainConfig
@@ -40,24 +40,6 @@ REQUESTS = [
     )
     for g, length in enumerate(LENGTHS)
 ]
-
-
-class Numbers:
-    """Tokens without text."""
-
-    chat_template = None
-
-    def __init__(self, *eos_ids: int) -> None:
-        self.eos_ids = eos_ids
-
-    def encode(self, text: str) -> list[int]:
-        return [len(text)]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        return [""] * len(rows)
 
 
 def make_model(*, has_qk_norm: bool = False, is_head_tied: bool = True) -> Decoder:

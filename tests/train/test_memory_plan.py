@@ -219,7 +219,7 @@ def test_less_memory_means_smaller_packs_then_turns_then_blocks_computed_again()
     assert [p.checkpointed_blocks > 0 for p in plans] == [False, False, False, True, True]
     assert [p.slots for p in plans] == [1024] * 5
     assert [p.kv_pages > 0 for p in plans] == [False, False, False, True, True]
-    assert "1024 slots over" in plans[-1].summary()
+    assert "1024 rows over" in plans[-1].summary()
 
 
 def test_a_reference_takes_as_much_as_the_weights():

@@ -123,12 +123,11 @@ def _print_memory(report: PlanReport) -> None:
 
 def _print_choices(report: PlanReport) -> None:
     m, spec = report.memory, report.job.spec
-    slots = f"{m.slots}, over {m.kv_pages} pages of 256 tokens" if m.kv_pages else m.slots
     place = "given back while training" if m.is_time_shared else "stay while training"
     print_table(
         ("choice", "value"),
         [
-            ("rollout.slots", slots),
+            ("rollout.slots", m.places if m.kv_pages else m.slots),
             ("train.tokens_per_pack", m.tokens_per_pack),
             ("blocks that compute activations again", f"{m.checkpointed_blocks}/{spec.num_layers}"),
             ("keys and values", place),

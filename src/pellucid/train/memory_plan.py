@@ -98,12 +98,18 @@ class MemoryPlan:
     def peak(self) -> int:
         return max(self.rollout_peak, self.training_peak)
 
+    @property
+    def places(self) -> str:
+        """Slots, or the most rows and their pages, in words."""
+        if not self.kv_pages:
+            return f"{self.slots} slots"
+        return f"{self.slots} rows over {self.kv_pages} pages of {PAGE} tokens"
+
     def summary(self) -> str:
         """One line of the choices and the peak."""
         again = self.checkpointed_blocks
-        paged = f" over {self.kv_pages} pages of {PAGE}" if self.kv_pages else ""
         return (
-            f"memory: {self.slots} slots{paged}, packs of {self.tokens_per_pack} tokens, "
+            f"memory: {self.places}, packs of {self.tokens_per_pack} tokens, "
             + (f"{again} blocks compute activations again, " if again else "")
             + ("keys and values in turns with training, " if self.is_time_shared else "")
             + (f"scoring packs of {self.scoring_tokens} tokens, " if self.scoring_tokens else "")
