@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from host_looks import LOOK, RECORD, WAIT, waits, watch_looks
@@ -35,14 +36,14 @@ class Event:
         self.trace.append((WAIT, self))
 
 
-def decoded(monkeypatch, limits, pages=NO_PAGES):
-    """(trace, counts after each chunk, the first those before it) of one wave over 8 rows."""
+def decoded(monkeypatch, limits, pages=NO_PAGES, slots=ROWS):
+    """(trace, counts after each chunk, the first those before it) of one wave over `slots` rows."""
     trace, counts = [], []
     params = SamplingParams(max_new_tokens=NEW)
     ids = tuple(range(len(limits)))
     wave = Wave([Request(prompt_ids=(3, 1), sample_ids=ids, limits=limits)])
     state = LoopState.create(
-        ROWS,
+        slots,
         wave.work(SPEC, params),
         vocab_size=SPEC.vocab_size,
         eos_ids=(),
@@ -53,9 +54,11 @@ def decoded(monkeypatch, limits, pages=NO_PAGES):
 
     def run(shape, steps):
         counts.extend([] if counts else [state.read()])
+        assert state.read().live <= shape.rows, "rows behind those decoded are idle"
         for _ in range(steps):
             rows = torch.ones(shape.rows, dtype=torch.int64)
             advance_plain(state, rows, -rows.float(), shape.rows)
+            assert state.read().max_own <= shape.own + 1
         counts.append(state.read())
 
     class Snapshots(resident._Snapshots):
@@ -112,3 +115,15 @@ def test_a_look_is_at_counts_of_the_chunk_before(monkeypatch, limits) -> None:
         assert seen == counts[started if is_new else max(started - 1, 0)]
         started += steps > 0
     assert started == len(counts) - 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rows_are_never_fewer_than_are_live_however_many_begin_again(monkeypatch, seed) -> None:
+    """Many that end early and some that do not, in few pages: rows fall and rise."""
+    monkeypatch.setattr("pellucid.rollout.waves.LEAST_ROWS", 1)
+    monkeypatch.setattr(resident, "CHUNK", 4)
+    monkeypatch.setattr(resident, "TAIL_CHUNK", 2)
+    rng = np.random.default_rng(seed)
+    limits = tuple(int(n) for n in rng.choice([4, 9, 31, 40, 65, NEW], 40))
+    pages = PageSize(total=int(rng.integers(20, 60)), per_row=9, positions=10)
+    decoded(monkeypatch, limits, pages, slots=40)

@@ -140,8 +140,8 @@ class ResidentRollout:
         """Rows of the next steps: at least those that are live. `rows`: of the steps before."""
         if not look.counts.is_waiting:
             return min(rows, round_rows(look.counts.live))
-        if self.state.pages is None:
-            return rows
+        if self.state.pages is None or look.ahead:
+            return rows  # since an old look, rows that began again may have come back
         more = max(look.counts.live // 8, 1)
         return min(round_rows(look.counts.live + more), self.state.capacity.slots)
 
