@@ -36,6 +36,14 @@ def test_the_device_loop_refuses_the_longest_sequence_with_its_bytes_and_those_f
         plan(-GIB)
 
 
+def test_prompts_leave_room_for_the_longest_completion():
+    many = [Request(prompt_ids=(1,) * 41, sample_ids=(n,)) for n in range(5)]
+    params = SamplingParams(max_new_tokens=200)
+    layout = plan_waves(many, params, WIDE, slots=8, budget=GIB, element_size=4)
+    assert [len(wave.requests) for wave in layout.waves] == [1] * 5
+    assert layout.size.num_bytes(WIDE, 4) <= GIB
+
+
 def test_the_host_loop_refuses_it_too():
     model = loud_model(tiny_spec())
     token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head dimension, float32

@@ -105,7 +105,8 @@ def plan_waves(
             f"{least / 2**30:.2f} GiB and {max(budget, 0) / 2**30:.2f} GiB are free; "
             "lower max_new_tokens"
         )
-    room = max(int(budget * PROMPT_SHARE), token * longest)
+    room = min(int(budget * PROMPT_SHARE), budget - token * params.max_new_tokens)
+    room = max(room, token * longest)
     waves = _split(requests, room // token, OUTPUT_BYTES // (8 * params.max_new_tokens))
     tokens = max(wave.body_tokens for wave in waves)
     wanted = min(slots, MOST_ROWS, max(wave.num_samples for wave in waves))
