@@ -120,7 +120,7 @@ class RolloutConfig(Section):
     """
     drafts: int = Field(default=0, ge=0, le=7)
     """On a GPU, tokens guessed a sample and step once few samples are left, and verified together;
-    they change no token. 0: none.
+    they change no token. Off where rows share pages of keys and values. 0: none.
     """
     resample_limit: int = Field(default=0, ge=0)
     """Dynamic sampling (DAPO): how often groups without advantage are replaced by new problems.

@@ -25,7 +25,7 @@ from pellucid.train.job import Beside, Job
 from pellucid.train.memory_plan import COMFORTABLE_PACK, GIB, LARGEST_PACK, choose_plan, layout_of
 from pellucid.train.optimizer import Optimizer
 from pellucid.train.phase_plans import sampling_plan, tuning_plan
-from pellucid.train.step_time import PEAKS, peaks_of, predict
+from pellucid.train.step_time import PEAKS, _mean_age, peaks_of, predict
 
 CPU = torch.device("cpu")
 
@@ -421,3 +421,8 @@ def test_what_sampling_or_fine_tuning_cannot_hold_is_one_line(make, words):
     with pytest.raises(ConfigError, match=words) as error:
         make(beside_job(prompt_tokens=30_000))
     assert "\n" not in str(error.value)
+
+
+def test_while_samples_wait_rows_are_as_old_as_their_lengths_say():
+    assert _mean_age(1000, 0.0) == pytest.approx(500)  # all of one length
+    assert _mean_age(1000, 1 / 100) == pytest.approx(100, rel=0.05)  # memoryless: the mean itself

@@ -12,6 +12,7 @@ from pellucid.config_stages import PipelineConfig
 
 if TYPE_CHECKING:
     from pellucid.pipeline.plan import PlanOptions, PlanReport
+    from pellucid.train.memory_plan import MemoryPlan
     from pellucid.train.step_time import StepTime
 
 GIB = 2**30
@@ -77,9 +78,10 @@ def _plan_stages(recipe: PipelineConfig, options: PlanOptions, *, json: bool) ->
     columns = ("weights", "states", "gradients", "reference", "kv", "activations", "logits")
     columns += ("beside", "scoring", "peak")
     sizes = [
-        (p.stage, p.name, *(_gib(getattr(p.memory, name)) for name in columns)) for p in plan.phases
+        (p.stage, p.name, *(_gib(getattr(p.memory, name)) for name in columns), _rows(p.memory))
+        for p in plan.phases
     ]
-    print_table((f"GiB of {plan.free / GIB:.1f}, {plan.device}", "", *columns), sizes)
+    print_table((f"GiB of {plan.free / GIB:.1f}, {plan.device}", "", *columns, "at a time"), sizes)
     typer.echo()
     times = [
         (p.stage, p.name, str(p.steps or "budget"), _seconds(p.step_s), _seconds(p.total_s))
@@ -88,6 +90,13 @@ def _plan_stages(recipe: PipelineConfig, options: PlanOptions, *, json: bool) ->
     print_table(("predicted", "", "steps, at most", "s a step", "s in all"), times)
     for note in plan.notes:
         typer.echo(f"\nNote: {note}")
+
+
+def _rows(memory: MemoryPlan) -> str:
+    """Sequences decoded together, and where they lie; nothing where none are."""
+    if not memory.slots:
+        return "-"
+    return memory.places + (", kv lent to training" if memory.is_time_shared else "")
 
 
 def _gib(num_bytes: int) -> str:

@@ -204,7 +204,11 @@ class PlanReport:
             "free_bytes": self.free,
             "bytes": {name: getattr(memory, name) for name in names.split()},
             "choices": choices_of(memory)
-            | {"keep_bytes": memory.logits, "is_time_shared": memory.is_time_shared},
+            | {
+                "keep_bytes": memory.logits,
+                "kv_pages": memory.kv_pages,
+                "is_time_shared": memory.is_time_shared,
+            },
             "prompt_tokens": {"longest": self.job.prompt_tokens, "mean": self.mean_prompt},
             "mean_length": self.mean_length,
             "seconds": None

@@ -125,9 +125,9 @@ def _decode_s(job: Job, plan: MemoryPlan, peaks: DevicePeaks, mean_length: float
     if plan.kv_pages:
         slots = max(min(slots, plan.kv_pages // math.ceil(mean_length / PAGE)), 1)
     full_steps = (job.num_samples - slots) * mean_length / slots
-    seconds = full_steps * _step_s(job, peaks, slots, mean_length / 2)
     span = job.max_new_tokens / SECTIONS
     decay = _decay(job.max_new_tokens, mean_length)
+    seconds = full_steps * _step_s(job, peaks, slots, _mean_age(job.max_new_tokens, decay))
     for section in range(SECTIONS):
         own = (section + 0.5) * span
         live = slots * math.exp(-decay * own)
@@ -152,6 +152,14 @@ def _decay(longest: int, mean: float) -> float:
         found = (1 - math.exp(-rate * longest)) / rate
         low, high = (rate, high) if found > mean else (low, rate)
     return (low + high) / 2
+
+
+def _mean_age(longest: int, decay: float) -> float:
+    """Tokens that a row has generated on average while samples wait: those that last long are seen
+    for long."""
+    owns = [(section + 0.5) * longest / SECTIONS for section in range(SECTIONS)]
+    shares = [math.exp(-decay * own) for own in owns]
+    return sum(own * share for own, share in zip(owns, shares, strict=True)) / sum(shares)
 
 
 def _step_floor_s(job: Job, peaks: DevicePeaks, rows: float, own: float) -> float:
