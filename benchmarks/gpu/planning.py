@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
+import workload
 from jobs import Job
 from shapes import SPECS
 
 from pellucid.model.spec import ModelSpec
 from pellucid.train import job as training
-from pellucid.train.memory_plan import GIB, MemoryPlan, choose_plan
+from pellucid.train.memory_plan import GIB, MemoryPlan, choose_plan, layout_of
 from pellucid.train.memory_sizes import OVERHEAD_BYTES
 from pellucid.train.packing import level_packs
 from pellucid.train.phase_plans import sampling_plan
 from pellucid.train.step_time import DevicePeaks, predict
 
-PLANNED_KINDS = ("rollout", "mixed", "step", "planned")
+PLANNED_KINDS = ("rollout", "mixed", "pages", "long-prompt", "step", "planned")
 """The other kinds take memory that no recipe takes: a model without its optimiser, two of them."""
 EVERYTHING = 139 * GIB
 """Free on an empty H200."""
@@ -46,7 +47,11 @@ def planned_peak(record: dict[str, Any], job: Job) -> int | None:
         return int(record["details"]["planned"]["peak"])
     asked = replace(training_job(job, SPECS[job.shape]), slots=job.rows)
     if job.kind != "step":
-        return sampling_plan(asked, EVERYTHING).rollout_peak
+        plan = sampling_plan(asked, EVERYTHING)
+        if job.kind == "pages":
+            layout = layout_of(asked, workload.PAGED_KV_GIB * GIB)
+            plan = replace(plan, kv=layout.size.num_bytes(asked.spec, asked.element))
+        return plan.rollout_peak
     capacity = record["settings"]["tokens_per_pack"]
     group = job.prompt - 1 + job.group * job.new
     assert group <= capacity, "no group of these jobs is split"

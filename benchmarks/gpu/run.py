@@ -183,7 +183,7 @@ def project_record(
 
 def warmups(job: Job | None) -> int:
     """Two where they are cheap: the first one compiles and captures."""
-    is_cheap = job is not None and job.kind in ("rollout", "mixed") and job.shape != "7b"
+    is_cheap = job is not None and job.kind in ("rollout", "mixed", "pages") and job.shape != "7b"
     return 2 if is_cheap else 1
 
 

@@ -8,7 +8,7 @@ PellucidError
 │   ├── RunError       run folder damaged, unwritable, or of another recipe
 │   ├── ReviewError    a referee's file that cannot be read, or a point that may not be closed
 │   └── EndpointError  a model behind an endpoint that cannot be reached, or refuses
-├── NumericsError      NaN or infinity in logits, loss or gradient: names step and tensor
+├── NumericsError      NaN or infinity in logits, loss or gradient: names the tensor, exit code 3
 └── Interrupted        asked to stop (SIGTERM), state saved: the same command continues
 """
 

@@ -4,8 +4,9 @@ A step feeds one token a row and gets one back; `advance_plain` files it, ends w
 the survivors to the front and seats waiting samples behind them. The host need not look on.
 `kernels/bookkeeping.py` does the same in one launch; this is its twin, bit for bit.
 
-Rows are always in the order of their samples, so the samples of a prompt stand side by side. What a
-row wrote to the cache stays in its slot: a row that moves takes its slot along.
+Rows are in the order of their samples, but for those that began again (`rollout.pages`), so the
+samples of a prompt stand side by side. What a row wrote to the cache stays in its slot: a row that
+moves takes its slot along.
 
 Shapes: S slots, B rows decoded, N samples, P prompts, L new tokens, V vocabulary.
 """

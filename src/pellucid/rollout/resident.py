@@ -133,6 +133,7 @@ class ResidentRollout:
                 harvest.take(look.ended)
         self._check(look.counts, wave.requests)
         self.policy.observe(self.step.drafts.read())
+        assert look.counts.finished == wave.num_samples, "a sample was lost"
         if finished < wave.num_samples:
             tell(wave.num_samples)
 

@@ -92,7 +92,8 @@ class ResidentStep:
             for f in fields(self.state)
             if isinstance(getattr(self.state, f.name), Tensor)
         )
-        return state + self._draw_bytes
+        pages = () if self.state.pages is None else self.state.pages.volatile
+        return state + sum(tensor.nbytes for tensor in pages) + self._draw_bytes
 
     def run(self, shape: StepShape, num_steps: int) -> None:
         """Advances all live rows by `num_steps` tokens, or more where drafts come true, without
