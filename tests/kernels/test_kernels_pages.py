@@ -7,7 +7,7 @@ import pytest
 import torch
 from loop_cases import assert_same, new_state, random_work
 
-from pellucid.rollout.loop_state import LENGTH, LoopState, advance_plain
+from pellucid.rollout.loop_state import LENGTH, STOP_STRING, LoopState, advance_plain
 from pellucid.rollout.pages import PageSize
 
 triton = pytest.importorskip("triton")
@@ -19,11 +19,13 @@ POSITIONS = 2
 PER_ROW = -(-LONGEST // POSITIONS)
 
 
-def states(seed, *, slots, num_prompts, total, expected, count=2):
+def states(seed, *, slots, num_prompts, total, expected, count=2, has_stops=False):
     work = random_work(np.random.default_rng(seed), num_prompts, longest=LONGEST)
     size = PageSize(total, PER_ROW, POSITIONS)
     made = [
-        new_state(work, slots, has_stops=False, device=DEVICE, pages=size, expected_pages=expected)
+        new_state(
+            work, slots, has_stops=has_stops, device=DEVICE, pages=size, expected_pages=expected
+        )
         for _ in range(count)
     ]
     for state in made:
@@ -31,10 +33,14 @@ def states(seed, *, slots, num_prompts, total, expected, count=2):
     return work, made
 
 
+def token_of(sample, index):
+    """Hangs on sample and index alone, as the engine's draws do; none ends a sample by itself."""
+    return 1 + (sample * 31 + index * (7 - (sample % 3 == 0) * 1)) % 5
+
+
 def draws(state: LoopState, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens that hang on sample and index alone, as the engine's do; none ends a sample."""
-    tokens = 1 + (state.sample[:rows] * 31 + state.own[:rows] * 7) % 5
-    return tokens.long(), -(state.own[:rows].float() + 1) / 100
+    tokens = token_of(state.sample[:rows].long(), state.own[:rows].long())
+    return tokens, -(state.own[:rows].float() + 1) / 100
 
 
 def assert_each_page_has_one_place(state: LoopState) -> None:
@@ -81,9 +87,29 @@ def test_the_kernel_and_its_twin_agree_and_every_sample_ends_with_its_tokens(
     assert kernel.out_length.tolist() == work.limits.tolist()
     assert set(kernel.out_reason.tolist()) == {LENGTH}
     for sample, limit in enumerate(work.limits):
-        wanted = [1 + (sample * 31 + index * 7) % 5 for index in range(limit)]
+        wanted = [token_of(sample, index) for index in range(limit)]
         assert kernel.out_tokens[sample, :limit].tolist() == wanted
     assert int(kernel.pages.num_free) == total
+
+
+def test_a_row_that_begins_again_looks_for_stop_strings_from_its_start():
+    """A string ends where 4 follows 3, which is what every third sample writes."""
+    work, (kernel, plain) = states(
+        2, slots=7, num_prompts=5, total=PER_ROW + 1, expected=1, has_stops=True
+    )
+    while kernel.read().live:
+        tokens, logprobs = draws(kernel, 7)
+        bookkeeping.advance(kernel, tokens, logprobs, 7)
+        advance_plain(plain, tokens, logprobs, 7)
+        assert_same(kernel, plain)
+    ends = []
+    for sample, limit in enumerate(work.limits):
+        written = [token_of(sample, index) for index in range(limit)]
+        stops = [n for n in range(1, limit) if written[n - 1 : n + 1] == [3, 4]]
+        ends.append(stops[0] + 1 if stops else limit)
+    assert kernel.out_length.tolist() == ends
+    assert int(kernel.pages.restarts) > 0
+    assert STOP_STRING in kernel.out_reason.tolist()
 
 
 def test_hope_makes_rows_begin_again_and_caution_never_does():
