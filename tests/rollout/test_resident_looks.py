@@ -126,4 +126,6 @@ def test_rows_are_never_fewer_than_are_live_however_many_begin_again(monkeypatch
     rng = np.random.default_rng(seed)
     limits = tuple(int(n) for n in rng.choice([4, 9, 31, 40, 65, NEW], 40))
     pages = PageSize(total=int(rng.integers(20, 60)), per_row=9, positions=10)
-    decoded(monkeypatch, limits, pages, slots=40)
+    _, counts = decoded(monkeypatch, limits, pages, slots=40)
+    assert (counts[-1].finished, counts[-1].live) == (40, 0)
+    assert max(c.live for c in counts[1:]) > min(c.live for c in counts[1:-1])
