@@ -1,6 +1,10 @@
-"""A tokenizer without text, for rollouts on a GPU."""
+"""A tokenizer without text and requests of uneven lengths, for rollouts on a GPU."""
 
 from collections.abc import Sequence
+
+from pellucid.records import Request
+
+VOCAB = 1000
 
 
 class Numbers:
@@ -19,3 +23,18 @@ class Numbers:
 
     def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
         return [""] * len(rows)
+
+
+def uneven_requests(groups: int, longest: int, *, least: int, spread: int) -> list[Request]:
+    """Eight samples a group, of which one has the limit `longest`, the others `least` up to
+    `least` + `spread`."""
+    return [
+        Request(
+            prompt_ids=tuple((7 * g + 13 * i) % VOCAB for i in range(1 + 40 * (g % 3))),
+            sample_ids=tuple(100 * g + k for k in range(8)),
+            limits=tuple(
+                longest if k == g % 8 else least + 37 * (k + g) % spread for k in range(8)
+            ),
+        )
+        for g in range(groups)
+    ]

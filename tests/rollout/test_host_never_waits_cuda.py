@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from host_looks import RECORD, WAIT, waits, watch_looks
-from rollout_numbers import Numbers
+from rollout_numbers import VOCAB, Numbers, uneven_requests
 
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
-from pellucid.records import Completion, Request, SamplingParams
+from pellucid.records import Completion, SamplingParams
 from pellucid.rollout.drafts import DraftRows
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.rollout.harvest import Harvest
@@ -31,7 +31,7 @@ pytestmark = [
         reason="needs a Hopper GPU",
     ),
 ]
-VOCAB, NEW = 1000, 300
+NEW = 300
 SPEC = ModelSpec(
     family="qwen2", vocab_size=VOCAB, width=128, num_layers=2, num_heads=4, num_kv_heads=2,
     head_dim=64, ffn_width=256, max_context=1024, is_head_tied=True, has_qkv_bias=True,
@@ -39,19 +39,9 @@ SPEC = ModelSpec(
 TOKEN_BYTES = 2 * 2 * 2 * 64 * 2
 FEW_SLOTS = TOKEN_BYTES * (8 * NEW + 512)
 """Room for eight slots and the prompts: nine rows share nine pages."""
+REQUESTS = uneven_requests(12, NEW, least=20, spread=200)
+"""Three times as many samples as rows, most of them ending early."""
 RUN, READ = "run", "read"
-
-
-def requests() -> list[Request]:
-    """Three times as many samples as rows, most of them ending early."""
-    return [
-        Request(
-            prompt_ids=tuple((7 * g + 13 * i) % VOCAB for i in range(1 + 40 * (g % 3))),
-            sample_ids=tuple(100 * g + k for k in range(8)),
-            limits=tuple(NEW if k == g % 8 else 20 + 37 * (k + g) % 200 for k in range(8)),
-        )
-        for g in range(12)
-    ]
 
 
 def warm_engine(kv_limit: int | None = None) -> tuple[InProcessEngine, list[list[Completion]]]:
@@ -69,7 +59,7 @@ def warm_engine(kv_limit: int | None = None) -> tuple[InProcessEngine, list[list
 def sampled(engine: InProcessEngine, *, is_told: bool = False) -> list[list[Completion]]:
     on_group = (lambda index, group: None) if is_told else None
     params = SamplingParams(max_new_tokens=NEW)
-    return engine.generate(requests(), params, seed=3, on_group=on_group)
+    return engine.generate(REQUESTS, params, seed=3, on_group=on_group)
 
 
 @pytest.fixture

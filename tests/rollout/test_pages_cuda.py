@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from rollout_numbers import Numbers
+from rollout_numbers import VOCAB, Numbers, uneven_requests
 
 from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
@@ -19,7 +19,6 @@ pytestmark = [
         reason="needs a Hopper GPU",
     ),
 ]
-VOCAB = 1000
 SPEC = ModelSpec(
     family="qwen2", vocab_size=VOCAB, width=128, num_layers=2, num_heads=4, num_kv_heads=2,
     head_dim=64, ffn_width=256, max_context=4096, is_head_tied=True, has_qkv_bias=True,
@@ -27,18 +26,8 @@ SPEC = ModelSpec(
 TOKEN_BYTES = 2 * 2 * 2 * 64 * 2
 NEW = 4 * PAGE
 PARAMS = SamplingParams(max_new_tokens=NEW)
-
-
-def requests() -> list[Request]:
-    """Of twenty groups one sample runs to the limit, the others end much earlier."""
-    return [
-        Request(
-            prompt_ids=tuple((7 * g + 13 * i) % VOCAB for i in range(1 + 40 * (g % 3))),
-            sample_ids=tuple(100 * g + k for k in range(8)),
-            limits=tuple(NEW if k == g % 8 else 30 + 37 * (k + g) % 500 for k in range(8)),
-        )
-        for g in range(20)
-    ]
+REQUESTS = uneven_requests(20, NEW, least=30, spread=500)
+"""Of twenty groups one sample runs to the limit, the others end much earlier."""
 
 
 def make_model() -> Decoder:
@@ -54,7 +43,7 @@ def make_model() -> Decoder:
 
 
 def sampled(engine: InProcessEngine) -> list[list[Completion]]:
-    return engine.generate(requests(), PARAMS, seed=3)
+    return engine.generate(REQUESTS, PARAMS, seed=3)
 
 
 def test_rows_over_pages_draw_the_bits_of_rows_with_slots() -> None:

@@ -69,7 +69,7 @@ class Capacity(NamedTuple):
     stop_states: int
     """0: there is no table, and later calls cannot have stop strings either."""
     pages: PageSize = NO_PAGES
-    """None: each slot is one piece of memory."""
+    """Without them each slot is one piece of memory."""
 
     def holds(self, other: Capacity) -> bool:
         """Whether buffers of this size serve a call that needs `other`."""

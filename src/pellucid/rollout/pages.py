@@ -112,60 +112,64 @@ def assign_plain(state: LoopState, rows: int) -> None:
     """
     pages = state.pages
     assert pages is not None, "there are pages"
-    live = [row for row in range(rows) if int(state.sample[row]) >= 0]
-    slot = state.slot[:rows].tolist()
-    held = {row: int(pages.held[slot[row]]) for row in range(rows)}
-    needed = {r: -(-int(state.own_length[r]) // pages.size.positions) for r in range(rows)}
+    # Read from a GPU and written to it at once, not row by row.
+    slot, sample = state.slot[:rows].tolist(), state.sample[:rows].tolist()
+    table, holds = pages.table.cpu(), pages.held.cpu()
     free = pages.free[: int(pages.num_free)].tolist()
-    going = live[: _num_going(live, held, needed, free=len(free))]
+    held = [int(holds[place]) for place in slot]
+    needed = [-(-length // pages.size.positions) for length in state.own_length[:rows].tolist()]
+    places = [(length - 1) % pages.size.positions for length in state.own_length[:rows].tolist()]
+    num_live = sum(number >= 0 for number in sample)
+    num_going = _num_going(num_live, held, needed, free=len(free))
 
-    _restart(state, live[len(going) :])
+    _restart(state, num_going, num_live)
     for row in range(rows):
-        kept = min(needed[row], held[row]) if row in going else 0
-        mine = pages.table[slot[row], : held[row]].tolist()
-        free.extend(mine[kept:][::-1])
-        pages.held[slot[row]] = held[row] = kept
+        kept = min(needed[row], held[row]) if row < num_going else 0
+        free.extend(table[slot[row], kept : held[row]].tolist()[::-1])
+        held[row] = kept
     pages.free[: len(free)] = torch.tensor(free, dtype=torch.int32)
-    for row in going:
+    for row in range(num_going):
         if needed[row] > held[row]:
-            pages.table[slot[row], held[row]] = free.pop()
-            pages.held[slot[row]] = needed[row]
+            table[slot[row], held[row]] = free.pop()
+            held[row] = needed[row]
+    newest = [int(table[slot[row], needed[row] - 1]) for row in range(num_going)]
+    holds[slot] = torch.tensor(held, dtype=torch.int32)
+    pages.table.copy_(table)
+    pages.held.copy_(holds)
     pages.num_free.fill_(len(free))
+    idle = rows - num_going
+    pages.page[:rows] = torch.tensor(newest + [-1] * idle, dtype=torch.int32)
+    pages.place[:rows] = torch.tensor(places[:num_going] + [0] * idle, dtype=torch.int32)
 
     expected = int(pages.expected)
-    promised = sum(max(expected - needed[row], 0) for row in going)
+    promised = sum(max(expected - n, 0) for n in needed[:num_going])
     pages.seats.fill_(max(len(free) - promised, 0) // expected)
-    for row in range(rows):
-        last = int(state.own_length[row]) - 1
-        is_going = row in going
-        pages.page[row] = pages.table[slot[row], needed[row] - 1] if is_going else -1
-        pages.place[row] = last % pages.size.positions if is_going else 0
 
 
-def _num_going(live: list[int], held: dict[int, int], needed: dict[int, int], *, free: int) -> int:
-    """Of the live rows, the most from the first on that find a page where they need one, when the
-    others leave theirs. A row needs one page more than it holds at the most.
+def _num_going(num_live: int, held: list[int], needed: list[int], *, free: int) -> int:
+    """Of the live rows, which are the first, the most from the first on that find a page where they
+    need one, when the others leave theirs. A row needs one page more than it holds at the most.
     """
-    surplus = sum(max(n - needed[row], 0) for row, n in held.items())
-    for count in range(len(live), 0, -1):
-        wanted = sum(max(needed[row] - held[row], 0) for row in live[:count])
-        left = sum(min(needed[row], held[row]) for row in live[count:])
-        if free + surplus + left >= wanted:
+    surplus = sum(max(has - need, 0) for has, need in zip(held, needed, strict=True))
+    grows = [max(need - has, 0) for has, need in zip(held, needed, strict=True)]
+    common = [min(need, has) for has, need in zip(held, needed, strict=True)]
+    for count in range(num_live, 0, -1):
+        if free + surplus + sum(common[count:num_live]) >= sum(grows[:count]):
             return count
     return 0
 
 
-def _restart(state: LoopState, gone: list[int]) -> None:
-    """Sends rows, the last that are live, back to the end of the queue."""
+def _restart(state: LoopState, first: int, end: int) -> None:
+    """Sends the rows [first, end), the last that are live, back to the end of the queue."""
     pages = state.pages
     assert pages is not None, "there are pages"
-    for row in gone:
-        total = int(state.views["total"])
-        pages.queue[total % len(pages.queue)] = state.sample[row]
-        state.views["total"].fill_(total + 1)
-        state.views["live"].sub_(1)
-        pages.restarts.add_(1)
-        for name in state.ROWS:
-            getattr(state, name)[row] = -1 if name in ("sample", "group") else 0
-    if gone:
-        state.views["max_own"].copy_(state.own_length[: gone[0]].max()[None])
+    if first == end:
+        return
+    last = torch.arange(end - first, device=state.sample.device) + state.views["total"]
+    pages.queue[last % len(pages.queue)] = state.sample[first:end]
+    state.views["total"].add_(end - first)
+    state.views["live"].sub_(end - first)
+    pages.restarts.add_(end - first)
+    for name in state.ROWS:
+        getattr(state, name)[first:end] = -1 if name in ("sample", "group") else 0
+    state.views["max_own"].copy_(state.own_length[:first].max()[None])

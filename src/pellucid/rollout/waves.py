@@ -24,7 +24,7 @@ OUTPUT_BYTES = 2**30
 PROMPT_GRAIN = 4096
 """Prompt tokens are rounded up to it, so that a later call finds room in the same arena."""
 PAGE = 256
-"""Positions of a page: as many as attention takes in a split, so that each asks for one."""
+"""Positions of a page: as many as attention takes in a split, which lies in one page so."""
 LEAST_ROWS, MOST_ROWS = 8, 4096
 """Of a step. The most are those of `kernels.bookkeeping`, where one program holds them all."""
 
@@ -79,7 +79,7 @@ class Layout(NamedTuple):
     rows: int
     """Decoded at a time, at most."""
     pages: PageSize
-    """None, where every row can have a slot for the longest completion."""
+    """NO_PAGES where every row can have a slot for the longest completion."""
 
 
 def plan_waves(
