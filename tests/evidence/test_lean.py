@@ -1,14 +1,17 @@
 """Lines cut by their grammar are accepted, and mean, what they do when they are read whole."""
 
 import gzip
+import importlib.util
 import io
 import json
 import random
+import sys
 from itertools import pairwise
 
 import pytest
 from honest_dossier import make_samples, pack
 
+from pellucid.evidence.core import lean as lean_file
 from pellucid.evidence.core.canonical import canonical_json
 from pellucid.evidence.core.lean import lean_samples
 from pellucid.evidence.core.sample_fields import HEAD
@@ -215,3 +218,19 @@ def test_a_bad_line_is_named_by_its_number():
     data = pack([warm, sample_line(sample), b"{}"])
     with pytest.raises(SampleError, match="line 3: lacks arm"):
         list(lean_samples(io.BytesIO(data), len(data)))
+
+
+def test_pythons_with_wrong_possessive_matches_get_a_grammar_without_them(monkeypatch):
+    """CPython before 3.11.5 took numbers for token ids that are none."""
+    spec = importlib.util.spec_from_file_location("lean_of_earlier_pythons", lean_file.__file__)
+    earlier = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", (3, 11, 2))
+        spec.loader.exec_module(earlier)
+    assert not earlier.IS_POSSESSIVE
+    assert "+" not in earlier._match_line.__self__.pattern
+    warm, sample = neighbours()
+    for ids in ([7], [1, 0, 3], list(range(40)), [], [1 << 31], [3, 10**40], [-1]):
+        line = canonical_json(sample | {"token_ids": ids, "n_out": len(ids)})
+        lines = [warm, line]
+        assert outcome(earlier.lean_samples, lines) == outcome(samples_of, lines)

@@ -13,7 +13,9 @@ KEY = "abe208792a5c70fc7b5375303266ee3d16e14798ec25ddaf88c3e3a19083ac02"
 
 def test_the_public_dossier_holds_and_says_what_is_against_it(tmp_path):
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        # Pythons before 3.11.4 know no filters.
+        safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(tmp_path, **safe)
     folder = tmp_path / "r1-zero-gsm8k-0.5b"
 
     verdict = verify(folder, seed="1234", trusted_key=KEY)
