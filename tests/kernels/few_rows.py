@@ -1,5 +1,6 @@
-"""A decoding step's rows, attended with in one launch and in four."""
+"""A decoding step's rows, attended with in one launch, of either kind, and in four."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,11 @@ from attention_rows import Shape, in_pages
 from torch import Tensor
 
 from pellucid.kernels.attention import KeySource, attend_rows
-from pellucid.kernels.attention_few import attend_few
+from pellucid.kernels.attention_step import StepRows
 from pellucid.kernels.rope import rotate_append
+
+Launch = Callable[[StepRows], Tensor]
+"""`attend_few` or `attend_alone`."""
 
 
 class Step(NamedTuple):
@@ -62,7 +66,9 @@ def random_step(
     )
 
 
-def attend_in_pages(step: Step, shape: Shape, page: int, **bounds: int) -> tuple[Tensor, Tensor]:
+def attend_in_pages(
+    step: Step, shape: Shape, launch: Launch, page: int, **bounds: int
+) -> tuple[Tensor, Tensor]:
     """The same in one launch from a cache in pages, which is put together again afterwards."""
     heads, num_kv, head_dim = shape
     slot = step.slot.long().clamp(min=0)
@@ -76,10 +82,11 @@ def attend_in_pages(step: Step, shape: Shape, page: int, **bounds: int) -> tuple
         step.prompts[0], step.prompts[1], step.body_start, step.body,
         step.prompts.stride(1), head_dim,
     )  # fmt: skip
-    out = attend_few(
+    rows = StepRows(
         step.heads, step.table, step.position, at, (last % page).int(), own, prompt,
         slot_stride=own.page_stride, num_heads=heads, num_kv=num_kv, **bounds,
     )  # fmt: skip
+    out = launch(rows)
     slots, _, room, _ = step.keys[0].shape
     pages = torch.stack([own.k, own.v])[:, own.pages.flatten().long()]
     pages = pages.view(2, slots, -1, num_kv, page, head_dim).transpose(2, 3)
@@ -87,9 +94,9 @@ def attend_in_pages(step: Step, shape: Shape, page: int, **bounds: int) -> tuple
 
 
 def attend(
-    step: Step, shape: Shape, is_few: bool, max_own: int = 0, max_prompt: int = -1
+    step: Step, shape: Shape, launch: Launch | None, max_own: int = 0, max_prompt: int = -1
 ) -> tuple[Tensor, Tensor]:
-    """Output [B, H * K] and the cache [2, S, J, C, K] afterwards."""
+    """Output [B, H * K] and the cache [2, S, J, C, K] afterwards; without `launch`, in four."""
     heads, num_kv, head_dim = shape
     keys = step.keys.clone()
     slot_stride = keys.stride(1)
@@ -103,13 +110,13 @@ def attend(
     )  # fmt: skip
     max_own = max_own or int(step.length.max())
     max_prompt = int(step.body.max()) if max_prompt < 0 else max_prompt
-    if is_few:
-        out = attend_few(
+    if launch is not None:
+        rows = StepRows(
             step.heads, step.table, step.position, step.slot, step.own_at, own,
             prompt if max_prompt else None, slot_stride=slot_stride, num_heads=heads,
             num_kv=num_kv, max_own=max_own, max_prompt=max_prompt,
         )  # fmt: skip
-        return out, keys
+        return launch(rows), keys
     q = rotate_append(
         step.heads, heads, num_kv, step.table, step.position, keys[0], keys[1], step.slot,
         step.own_at,

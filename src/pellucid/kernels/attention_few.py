@@ -16,14 +16,13 @@ table length.
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pellucid.kernels.attention import PROGRAMS, KeySource
+from pellucid.kernels.attention import PROGRAMS
 from pellucid.kernels.attention_merge import (
     SPLIT,
     TILE,
@@ -34,6 +33,7 @@ from pellucid.kernels.attention_merge import (
 )
 from pellucid.kernels.attention_own import HEADS, tile_at
 from pellucid.kernels.attention_prompt import split_of_prompt
+from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
 
@@ -41,55 +41,23 @@ FEW_ROWS = 64
 """Rows up to which one launch is faster than four; above, siblings read their prompt together."""
 MOST_HEADS = 2**16
 """Rows times KV heads that the counters of arrivals are made for."""
-PROMPT_HEIGHT = {torch.float32: 16}
-"""Query rows of a product with a prompt's keys: 64 on tensor cores, as in `attention_prompt`."""
 
 
-def attend_few(
-    heads: Tensor,
-    table: Tensor,
-    positions: Tensor,
-    slot: Tensor,
-    own_at: Tensor,
-    own: KeySource,
-    prompt: KeySource | None,
-    *,
-    slot_stride: int,
-    num_heads: int,
-    num_kv: int,
-    max_own: int,
-    max_prompt: int,
-) -> Tensor:
-    """`rotate_append` and `attend_rows` of the rows in `heads` [B, H + 2J, K] at once: [B, H * K].
-
-    The row's rotated key and its value go to place `own_at[b]` of slot `slot[b]` (where `own` has
-    pages: of page `slot[b]`), the last of the `own.length[b]` positions it looks at; a row with
-    slot < 0 is idle and has no own position. No two rows may share a slot or a page. `table`
-    [2, C, K/2] float32 has cosines and sines; `slot_stride` are the elements between two slots.
-    """
-    rows, total, head_dim = heads.shape
-    assert total == num_heads + 2 * num_kv, "heads are q, k and v side by side"
-    assert heads.stride()[1:] == (head_dim, 1), "a row's heads lie together"
-    assert rows * num_kv <= MOST_HEADS, f"{rows} rows are not few"
-    device = heads.device
-    own_splits = max(1, triton.cdiv(max_own, SPLIT.value))
-    prompt_splits = triton.cdiv(max_prompt, SPLIT.value) if prompt is not None else 0
-    lanes = min(own_splits, triton.cdiv(PROGRAMS, rows * num_kv))
-    planes = own_splits + prompt_splits
-    weighted = torch.empty(planes, rows, num_heads, head_dim, dtype=torch.float32, device=device)
-    stats = torch.empty(planes, rows, num_heads, 2, dtype=torch.float32, device=device)
-    out = empty_with_room(rows, num_heads * head_dim, heads.dtype, device)
-    body = own if prompt is None else prompt
-    few_kernel[(rows * num_kv, prompt_splits + lanes)](
-        heads, heads.stride(0), table, table.stride(0), positions, slot, own_at, slot_stride,
-        own.k, own.v, own.start, own.length, own.head_stride, own.position_stride,
-        own.length if own.pages is None else own.pages, own.page_stride,
-        body.k, body.v, body.start, body.length, body.head_stride, body.position_stride,
-        weighted, stats, _arrivals(device), out, rows, lanes, prompt_splits,
-        head_dim**-0.5 * math.log2(math.e),
-        H=num_heads, J=num_kv, K=head_dim, WIDTH=triton.next_power_of_2(head_dim),
-        HEIGHT=PROMPT_HEIGHT.get(heads.dtype, 64), PAGE=own.page,
-        PRECISION="ieee", num_warps=4, num_stages=5 if head_dim <= 64 else 3, **pdl(device),
+def attend_few(rows: StepRows) -> Tensor:
+    """`rotate_append` and `attend_rows` of a step's rows at once: [B, H * K]."""
+    rows.check()
+    assert rows.programs <= MOST_HEADS, f"{len(rows.heads)} rows are not few"
+    (count, _, head_dim), num_heads = rows.heads.shape, rows.num_heads
+    device = rows.heads.device
+    prompt_splits = rows.prompt_splits
+    lanes = min(rows.own_splits, triton.cdiv(PROGRAMS, rows.programs))
+    planes = rows.own_splits + prompt_splits
+    weighted = torch.empty(planes, count, num_heads, head_dim, dtype=torch.float32, device=device)
+    stats = torch.empty(planes, count, num_heads, 2, dtype=torch.float32, device=device)
+    out = empty_with_room(count, num_heads * head_dim, rows.heads.dtype, device)
+    few_kernel[(rows.programs, prompt_splits + lanes)](
+        *rows.sources(), weighted, stats, _arrivals(device), out, count, lanes, prompt_splits,
+        rows.scale, **rows.constants(), num_stages=5 if head_dim <= 64 else 3, **pdl(device),
     )  # fmt: skip
     return out
 
@@ -99,34 +67,6 @@ def _arrivals(device: torch.device) -> Tensor:
     """Programs that have arrived, by row and KV head: zeros between launches. Launches of one
     device follow one another, so that they share it."""
     return torch.zeros(MOST_HEADS, dtype=torch.int32, device=device)
-
-
-@triton.jit
-def _rotated(
-    heads, head, dims, is_real, cos, sin, K: tl.constexpr,
-):  # fmt: skip
-    """Rotated heads [N, WIDTH] in float32: as in `rope`, each element with its partner."""
-    inside = is_real[:, None] & (dims < K)[None, :]
-    at = heads + head[:, None] * K
-    value = tl.load(at + dims[None, :], mask=inside, other=0.0).to(tl.float32)
-    partner = tl.load(at + ((dims + K // 2) % K)[None, :], mask=inside, other=0.0).to(tl.float32)
-    side = tl.where(dims < K // 2, -1.0, 1.0)
-    return tl.fma(value, cos[None, :], partner * sin[None, :] * side[None, :])
-
-
-@triton.jit
-def _append(
-    heads, dims, cos, sin, own_k, own_v, place,
-    FIRST: tl.constexpr, J: tl.constexpr, K: tl.constexpr, kv_head,
-):  # fmt: skip
-    """Writes the rotated key and the value of one KV head."""
-    one = tl.arange(0, 1)
-    inside = (dims < K)[None, :] & (one == 0)[:, None]
-    key = _rotated(heads, FIRST + kv_head + one, dims, one == 0, cos, sin, K)
-    to = place + dims[None, :] + one[:, None]
-    tl.store(own_k + to, key.to(own_k.dtype.element_ty), mask=inside)
-    value = tl.load(heads + (FIRST + J + kv_head) * K + dims[None, :], mask=inside, other=0.0)
-    tl.store(own_v + to, value.to(own_v.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -190,26 +130,19 @@ def few_kernel(
 ):  # fmt: skip
     """Grid (B * J, prompt_splits + lanes). Planes of parts: the prompt's splits, then the own ones.
     `scale` has log2(e) in it."""
-    if PDL:
-        take_turn()
     row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
     part = tl.program_id(1)
-    slot = tl.load(slots + row).to(tl.int64)
-    keys = tl.load(length + row)
-    # All that says where to read is asked for at once: each wait costs more than the bytes.
+    dims = tl.arange(0, WIDTH)
+    slot, newest, first_page, keys, prompt_base, prompt_keys, cos, sin = place_of(
+        row, table, table_stride, positions, slots, owns, start, length, prompt_start,
+        prompt_length, dims, K,
+    )  # fmt: skip
     own_base = tl.cast(kv_head, tl.int64) * head_stride
-    first_page = tl.load(start + row)
     if PAGE == 0:
         own_base += tl.multiple_of(first_page, 8)
-    newest = tl.load(owns + row).to(tl.int64)
-    prompt_keys = tl.load(prompt_length + row)
-    prompt_base = tl.multiple_of(tl.load(prompt_start + row), 8)
-    # An idle row's position is whatever its last request left: it must not index the table.
-    position = tl.where(slot >= 0, tl.load(positions + row).to(tl.int64), 0)
-    dims = tl.arange(0, WIDTH)
-    angle = table + position * (K // 2) + dims % (K // 2)
-    cos = tl.load(angle, mask=dims < K, other=1.0)
-    sin = tl.load(angle + table_stride, mask=dims < K, other=0.0)
+    prompt_base = tl.multiple_of(prompt_base, 8)
+    if PDL:
+        take_turn()
     mine = heads + tl.cast(row, tl.int64) * heads_stride
     dtype = heads.dtype.element_ty
     first_head = kv_head * (H // J)
@@ -220,7 +153,7 @@ def few_kernel(
         if begin < prompt_keys:
             local = tl.arange(0, HEIGHT)
             is_real = local < H // J
-            queries = _rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
+            queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
             base = prompt_base + tl.cast(kv_head, tl.int64) * prompt_head_stride
             top, total, acc = split_of_prompt(
                 queries, prompt_k, prompt_v, base, begin,
@@ -236,9 +169,9 @@ def few_kernel(
         last_split = (keys - 1) // SPLIT
         if (slot >= 0) & (keys > 0) & (last_split % lanes == lane):
             place = slot * slot_stride + kv_head * head_stride + newest * position_stride
-            _append(mine, dims, cos, sin, k, v, place, H, J, K, kv_head)
+            append(mine, dims, cos, sin, k, v, place, H, J, K, kv_head)
             tl.debug_barrier()  # all threads of this program read it below
-        queries = _rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
+        queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
         for split in range(lane, tl.cdiv(keys, SPLIT), lanes):
             begin = split * SPLIT
             top, total, acc = _own_split(

@@ -48,54 +48,21 @@ def _count_tiles(keys, lane, lanes):
     return (mine - 1) * (SPLIT // TILE) + tl.cdiv(tl.minimum(keys - last * SPLIT, SPLIT), TILE)
 
 
-@triton.jit(do_not_specialize=["rows", "lanes", "prompt_planes"])
-def own_kernel(
-    q, k, v, start, length, pages, weighted, stats,
-    prompt_length, prompt_weighted, prompt_stats, prompt_planes, out, lse,
-    rows, lanes, q_stride, head_stride, position_stride, page_stride, scale,
-    H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
-    FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
-    PAGE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr = False,
+@triton.jit
+def read_own(
+    queries, k, v, base, pages, first_page, keys, lane, lanes, position_stride, page_stride, scale,
+    all_top, all_total, all_acc, weighted, stats, rows, row, head, local, dims, is_real,
+    H: tl.constexpr, K: tl.constexpr, PAGE: tl.constexpr, FUSED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
-    `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
-    if PDL:
-        take_turn()
-    row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
-    lane = tl.program_id(1)
-    keys = tl.load(length + row)
-    base = tl.cast(kv_head, tl.int64) * head_stride
-    first_page = tl.load(start + row)
-    if PAGE == 0:
-        # Without the hint loads would be as narrow as an element: starts are multiples of 8.
-        base += tl.multiple_of(first_page, 8)
-    tiles = _count_tiles(keys, lane, lanes)
-    if not FUSED:  # noqa: SIM102 (a constant: Triton needs it apart)
-        if tiles == 0:
-            return
-    local = tl.arange(0, HEADS)
-    dims = tl.arange(0, WIDTH)
-    is_real = local < H // J
-    head = kv_head * (H // J)
-    wide = is_real[:, None] & (dims < K)[None, :]
-    queries = q + tl.cast(row, tl.int64) * q_stride + head * K
-    queries = tl.load(queries + (local[:, None] * K + dims[None, :]), mask=wide, other=0.0)
+    """Reads every `lanes`-th split of a row from `lane` on, in one loop over their tiles. FUSED:
+    merges them into (all_top, all_total, all_acc); otherwise it stores each as a part."""
     offsets = tl.arange(0, TILE)
-
-    top = tl.full([HEADS], float("-inf"), tl.float32)
     # Kept spread over the tile's keys until the split ends: one sum across threads instead of four.
     total = tl.zeros([HEADS, TILE], tl.float32)
-    acc = tl.zeros([HEADS, WIDTH], tl.float32)
-    all_top = tl.full([HEADS], float("-inf"), tl.float32)
-    all_total = tl.zeros([HEADS], tl.float32)
-    all_acc = tl.zeros([HEADS, WIDTH], tl.float32)
-    if FUSED and HAS_PROMPT:
-        prompt_keys = tl.load(prompt_length + row)
-        all_top, all_total, all_acc = merge_stored(
-            all_top, all_total, all_acc, prompt_weighted, prompt_stats, prompt_keys,
-            prompt_planes, rows, row, head, local, dims, is_real, H, K, 1,
-        )  # fmt: skip
-
+    top = tl.full([HEADS], float("-inf"), tl.float32)
+    acc = tl.zeros([HEADS, dims.shape[0]], tl.float32)
+    tiles = _count_tiles(keys, lane, lanes)
     for i in range(tiles):
         tile = tl.cast(i, tl.int32)  # in the interpreter it is Python's
         step = tile % (SPLIT // TILE)
@@ -124,7 +91,55 @@ def own_kernel(
                 )
             top = tl.full([HEADS], float("-inf"), tl.float32)
             total = tl.zeros([HEADS, TILE], tl.float32)
-            acc = tl.zeros([HEADS, WIDTH], tl.float32)
+            acc = tl.zeros([HEADS, dims.shape[0]], tl.float32)
+    return all_top, all_total, all_acc
+
+
+@triton.jit(do_not_specialize=["rows", "lanes", "prompt_planes"])
+def own_kernel(
+    q, k, v, start, length, pages, weighted, stats,
+    prompt_length, prompt_weighted, prompt_stats, prompt_planes, out, lse,
+    rows, lanes, q_stride, head_stride, position_stride, page_stride, scale,
+    H: tl.constexpr, J: tl.constexpr, K: tl.constexpr, WIDTH: tl.constexpr,
+    FUSED: tl.constexpr, HAS_PROMPT: tl.constexpr, WITH_LSE: tl.constexpr,
+    PAGE: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr = False,
+):  # fmt: skip
+    """Grid (B * J, lanes). FUSED (one lane): also merges, after the prompt's parts, and writes
+    `out` and `lse`. Otherwise it stores parts. `scale` has log2(e) in it."""
+    if PDL:
+        take_turn()
+    row, kv_head = tl.program_id(0) // J, tl.program_id(0) % J
+    lane = tl.program_id(1)
+    keys = tl.load(length + row)
+    base = tl.cast(kv_head, tl.int64) * head_stride
+    first_page = tl.load(start + row)
+    if PAGE == 0:
+        # Without the hint loads would be as narrow as an element: starts are multiples of 8.
+        base += tl.multiple_of(first_page, 8)
+    if not FUSED:  # noqa: SIM102 (a constant: Triton needs it apart)
+        if lane * SPLIT >= keys:
+            return
+    local = tl.arange(0, HEADS)
+    dims = tl.arange(0, WIDTH)
+    is_real = local < H // J
+    head = kv_head * (H // J)
+    wide = is_real[:, None] & (dims < K)[None, :]
+    queries = q + tl.cast(row, tl.int64) * q_stride + head * K
+    queries = tl.load(queries + (local[:, None] * K + dims[None, :]), mask=wide, other=0.0)
+    all_top = tl.full([HEADS], float("-inf"), tl.float32)
+    all_total = tl.zeros([HEADS], tl.float32)
+    all_acc = tl.zeros([HEADS, WIDTH], tl.float32)
+    if FUSED and HAS_PROMPT:
+        prompt_keys = tl.load(prompt_length + row)
+        all_top, all_total, all_acc = merge_stored(
+            all_top, all_total, all_acc, prompt_weighted, prompt_stats, prompt_keys,
+            prompt_planes, rows, row, head, local, dims, is_real, H, K, 1,
+        )  # fmt: skip
+    all_top, all_total, all_acc = read_own(
+        queries, k, v, base, pages, first_page, keys, lane, lanes, position_stride, page_stride,
+        scale, all_top, all_total, all_acc, weighted, stats, rows, row, head, local, dims, is_real,
+        H, K, PAGE, FUSED, PRECISION,
+    )  # fmt: skip
     if FUSED:
         result = tl.cast(row, tl.int64) * H + head
         store_result(

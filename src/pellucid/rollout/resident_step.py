@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pellucid.algo.head import float32_logits
 from pellucid.kernels.attention import KeySource, attend_rows
+from pellucid.kernels.attention_alone import attend_alone, reads_alone
 from pellucid.kernels.attention_few import FEW_ROWS, attend_few
+from pellucid.kernels.attention_step import StepRows
 from pellucid.kernels.bookkeeping import advance
 from pellucid.kernels.drafts import accept, propose
 from pellucid.kernels.head_sample import HeadSampler
@@ -209,21 +211,12 @@ class SlotAttention:
         spec, state, shape = self.arena.spec, self.state, self.shape
         rows = shape.rows
         # Drafted rows share a slot: there a key must be written before another row looks at it.
-        if rows <= FEW_ROWS and isinstance(state, LoopState):
-            return attend_few(
-                heads,
-                rotation.table,
-                state.position[:rows],
-                self.slot,
-                self.at,
-                own,
-                body if shape.body else None,
-                slot_stride=self.stride,
-                num_heads=spec.num_heads,
-                num_kv=spec.num_kv_heads,
-                max_own=shape.own,
-                max_prompt=shape.body,
-            )
+        if isinstance(state, LoopState):
+            step = self._step_rows(heads, rotation, own, body if shape.body else None)
+            if reads_alone(step, shape.siblings):
+                return attend_alone(step)
+            if rows <= FEW_ROWS:
+                return attend_few(step)
         q = rotate_append(
             heads,
             spec.num_heads,
@@ -244,6 +237,25 @@ class SlotAttention:
             max_own=shape.own,
             max_prompt=shape.body,
             siblings=shape.siblings,
+        )
+
+    def _step_rows(
+        self, heads: Tensor, rotation: Rotation, own: KeySource, body: KeySource | None
+    ) -> StepRows:
+        spec, shape = self.arena.spec, self.shape
+        return StepRows(
+            heads,
+            rotation.table,
+            self.state.position[: shape.rows],
+            self.slot,
+            self.at,
+            own,
+            body,
+            slot_stride=self.stride,
+            num_heads=spec.num_heads,
+            num_kv=spec.num_kv_heads,
+            max_own=shape.own,
+            max_prompt=shape.body,
         )
 
     def _own(self, layer: int) -> KeySource:
