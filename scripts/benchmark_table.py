@@ -1,9 +1,10 @@
 """The GPU tables from stored results: `python scripts/benchmark_table.py [--check]`
 
 Reads benchmarks/results/gpu-*.json and rewrites what stands between the markers: README.md has the
-headline jobs; docs/engine.md all of them, what was aimed at (`benchmark_aims.py`), and how far the
-planner's memory was from what was measured. Of every job the newest measurement counts, also where
-it failed; rehearsals never do. Of a peer's figures the fastest counts, whenever it was measured.
+headline jobs; docs/engine.md all of them, what was aimed at (`benchmark_aims.py`), how far the
+planner's memory was from what was measured, and the clocks (`benchmark_power.py`). Of every job the
+newest measurement counts, also where it failed; rehearsals never do. Of a peer's figures the
+fastest counts, whenever it was measured.
 --check changes nothing and exits with 1 if a table is stale.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "gpu"))
 import benchmark_aims as aims  # noqa: E402
+import benchmark_power as power  # noqa: E402
 from jobs import JOBS, Job, parse  # noqa: E402
 from workload import PAGED_KV_GIB  # noqa: E402
 
@@ -124,6 +126,13 @@ def plan_table(measured: list[Measured]) -> str:
                 sizes = f"{planned / GIB:.1f} GiB | {found / GIB:.1f} GiB"
                 rows.append(f"| {title(m.job)} | {sizes} | {planned / found - 1:+.1%} |")
     return "\n".join([*PLAN_HEAD, *rows]) if rows else "Not measured yet."
+
+
+def power_table(measured: list[Measured]) -> str:
+    """Clock and power of every job that was sampled."""
+    ours = sorted(newest_of_project(measured).values(), key=lambda m: _order(m.record["job"]))
+    rows = [power.row(title(m.job), m.record) for m in ours if m.is_ok]
+    return "\n".join([*power.HEAD, *filter(None, rows)]) if any(rows) else "Not measured yet."
 
 
 def table(measured: list[Measured], jobs: tuple[str, ...] | None = None) -> str:
@@ -362,7 +371,12 @@ def _peer_versions(document: dict[str, Any]) -> str:
 
 PAGES: dict[str, dict[str, Callable[[list[Measured]], str]]] = {
     "README.md": {"gpu-table": lambda measured: table(measured, HEADLINES)},
-    "docs/engine.md": {"gpu-table": table, "gpu-aims": aims_table, "gpu-plan": plan_table},
+    "docs/engine.md": {
+        "gpu-table": table,
+        "gpu-aims": aims_table,
+        "gpu-plan": plan_table,
+        "gpu-power": power_table,
+    },
 }
 """Page -> marker -> what makes the table there."""
 

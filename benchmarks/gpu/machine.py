@@ -73,12 +73,16 @@ class UsedMemory:
         return None if text is None else int(text.split()[0]) * 2**20
 
 
+def first_device() -> str:
+    """The first device that CUDA sees, as nvidia-smi takes it."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+
+
 def _query(field: str) -> str | None:
     """A field of the first device that CUDA sees; None without nvidia-smi or a device."""
     if shutil.which("nvidia-smi") is None:
         return None
-    device = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    command = ["nvidia-smi", "-i", device, f"--query-gpu={field}", "--format=csv,noheader"]
+    command = ["nvidia-smi", "-i", first_device(), f"--query-gpu={field}", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     lines = done.stdout.split("\n")
     return lines[0].strip() if done.returncode == 0 and lines[0].strip() else None

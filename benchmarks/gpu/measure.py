@@ -13,6 +13,7 @@ import torch
 import workload
 from floor import Group
 from jobs import Job
+from power import ChipWatch
 from shapes import EOS_IDS
 from torch import nn
 
@@ -157,16 +158,19 @@ def num_tokens(completions: list[list[Completion]]) -> int:
 
 
 def repeat(work: Callable[[int], dict[str, float]], setting: Setting) -> list[dict[str, float]]:
-    """What `work` reports of each repeat after the warm-ups; it is given a number of its own."""
-    for number in range(setting.warmups):
-        work(number)
+    """What `work` reports of each repeat after the warm-ups, and the chip's clock and power in it;
+    it is given a number of its own."""
     repeats: list[dict[str, float]] = []
-    start = time.perf_counter()
-    for number in range(setting.repeats):
-        is_late = time.perf_counter() - start > setting.job_seconds
-        if is_late and number >= ENOUGH_REPEATS:
-            break
-        repeats.append(work(setting.warmups + number))
+    with ChipWatch() as watch:
+        for number in range(setting.warmups):
+            work(number)
+        start = time.perf_counter()
+        for number in range(setting.repeats):
+            begin = time.perf_counter()
+            if begin - start > setting.job_seconds and number >= ENOUGH_REPEATS:
+                break
+            found = work(setting.warmups + number)
+            repeats.append(found | watch.between(begin, time.perf_counter()))
     return repeats
 
 

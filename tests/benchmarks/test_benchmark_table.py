@@ -258,3 +258,13 @@ def test_the_legend_says_how_often_peers_were_measured(tmp_path) -> None:
     legend = table.table(table.load(tmp_path)).splitlines()[-1]
     assert "median of 5 repeats" in legend
     assert "median of 2 repeats; of 2026-01-01 single repeats were not kept" in legend
+
+
+def test_clocks_are_shown_where_they_were_sampled(tmp_path) -> None:
+    sampled = {"sm_mhz": 1440.0, "watts": 698.0, "power_limited": 1.0}
+    warm = record("step-0.5b", "pellucid", repeats=[{}, sampled, sampled | {"power_limited": 0.5}])
+    cold = record("train-0.5b", "pellucid")
+    (tmp_path / "gpu-0.json").write_text(json.dumps(document("2026-01-01", warm, cold)))
+    assert table.power_table(table.load(tmp_path)).splitlines()[2:] == [
+        "| whole GRPO step 0.5B, 64 × 16, 128 + 512 | 1,440 MHz | 698 W | 75% of the time |"
+    ]

@@ -1,15 +1,21 @@
-"""Device memory is read of the device that the job runs on."""
+"""Device memory, clock and power are read of the device that the job runs on."""
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "gpu"))
 
 import machine
+import measure
+import power
+from shapes import SPECS
 
 
 @pytest.mark.parametrize(
@@ -30,3 +36,30 @@ def test_memory_is_asked_of_the_first_visible_device(monkeypatch, visible, asked
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.UsedMemory._used() == 17 * 2**20
     assert commands[0][commands[0].index("-i") + 1] == asked
+
+
+def test_clock_and_power_are_those_of_the_repeat() -> None:
+    watch = power.ChipWatch()
+    lines = ("1980, 124.1, Not Active", "1440, 690.0, Active", "1500, 710.0, Active", "[N/A]", "")
+    for at, line in enumerate(lines):
+        watch.take(float(at), line + "\n")
+    assert watch.between(1.0, 9.0) == {"sm_mhz": 1470.0, "watts": 700.0, "power_limited": 1.0}
+    assert watch.between(5.0, 9.0) == {}
+
+
+def test_a_repeat_keeps_its_samples(monkeypatch, tmp_path) -> None:
+    """Of a real process that prints what nvidia-smi does."""
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\nwhile :; do echo '1440, 690.0, Active'; sleep 0.01; done\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    setting = measure.Setting(
+        device=torch.device("cpu"), spec=SPECS["tiny"], repeats=2, warmups=0, tokens_per_pack=1
+    )
+
+    def work(number: int) -> dict[str, float]:
+        time.sleep(0.3)
+        return {"seconds": 0.3}
+
+    sampled = {"sm_mhz": 1440.0, "watts": 690.0, "power_limited": 1.0}
+    assert measure.repeat(work, setting)[1] == {"seconds": 0.3} | sampled

@@ -17,62 +17,55 @@ from torch import Tensor
 
 from pellucid.kernels.attention import PROGRAMS
 from pellucid.kernels.attention_few import FEW_ROWS
-from pellucid.kernels.attention_merge import SPLIT, merge, store_result
+from pellucid.kernels.attention_merge import store_result
 from pellucid.kernels.attention_own import HEADS, read_own
 from pellucid.kernels.attention_prompt import split_of_prompt
-from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
+from pellucid.kernels.attention_step import (
+    StepRows,
+    append,
+    load_heads,
+    load_newest,
+    place_of,
+    turn,
+)
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
 
-ALONE_PROGRAMS = 192
-"""Rows times KV heads that are programs enough for the chip."""
-ALONE_SPLITS = 2
-"""Splits of prompt and own positions up to which few rows need no program for each."""
+ENOUGH_PROGRAMS = 192
+"""Rows times KV heads that keep the chip busy without splitting positions."""
+SHORT_SPLITS = 4
+"""Splits of own positions up to which they are read one after another although there are fewer
+than PROGRAMS: beyond, a single long row would keep all others waiting."""
 
 
 def reads_alone(rows: StepRows, siblings: int) -> bool:
     """Whether a program for each row and KV head is the fastest way; `siblings`: about how many
-    rows have one prompt at most."""
-    if rows.programs >= PROGRAMS and (siblings == 1 or not rows.prompt_splits):
-        return True
-    is_short = rows.own_splits + rows.prompt_splits <= ALONE_SPLITS
-    return is_short and rows.programs >= ALONE_PROGRAMS and len(rows.heads) <= FEW_ROWS
+    rows have one prompt at most. Of few rows, L2 serves siblings that read their prompt alone."""
+    if rows.programs < ENOUGH_PROGRAMS or rows.prompt_splits > 1:
+        return False
+    is_short = rows.own_splits <= SHORT_SPLITS or rows.programs >= PROGRAMS
+    shares = siblings > 1 and rows.prompt_splits > 0 and len(rows.heads) > FEW_ROWS
+    return is_short and not shares
 
 
 def attend_alone(rows: StepRows) -> Tensor:
-    """`rotate_append` and `attend_rows` of a step's rows at once: [B, H * K]."""
+    """`rotate_append` and `attend_rows` of a step's rows at once, with prompts of at most a split:
+    [B, H * K]."""
     rows.check()
+    assert rows.prompt_splits <= 1, "prompts of several splits are not read by one program"
     count, _, head_dim = rows.heads.shape
     device = rows.heads.device
     out = empty_with_room(count, rows.num_heads * head_dim, rows.heads.dtype, device)
     alone_kernel[(rows.programs,)](
         *rows.sources(), out, rows.scale, **rows.constants(), HAS_PROMPT=rows.prompt_splits > 0,
-        num_stages=3, **pdl(device),
+        **launch_options(head_dim), **pdl(device),
     )  # fmt: skip
     return out
 
 
-@triton.jit
-def _read_prompt(
-    queries, k, v, base, keys, position_stride, scale, dims, local,
-    K: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """The prompt's splits, merged in their order, of the queries `local`."""
-    all_top = tl.full([queries.shape[0]], float("-inf"), tl.float32)
-    all_total = tl.zeros([queries.shape[0]], tl.float32)
-    all_acc = tl.zeros([queries.shape[0], queries.shape[1]], tl.float32)
-    for begin in range(0, keys, SPLIT):
-        top, total, acc = split_of_prompt(
-            queries, k, v, base, begin, tl.minimum(begin + SPLIT, keys), position_stride, scale,
-            dims, K, PRECISION,
-        )  # fmt: skip
-        all_top, all_total, all_acc = merge(all_top, all_total, all_acc, top, total, acc)
-    wide = tl.broadcast_to(local[:, None], [local.shape[0], queries.shape[1]])
-    return (
-        tl.gather(all_top, local, 0),
-        tl.gather(all_total, local, 0),
-        tl.gather(all_acc, wide, 0),
-    )
+def launch_options(head_dim: int) -> dict[str, int]:
+    """Up to 64 dimensions four programs fit a multiprocessor, if they have to."""
+    return {"num_stages": 3} | ({"maxnreg": 128} if head_dim <= 64 else {})
 
 
 @triton.jit
@@ -90,33 +83,40 @@ def alone_kernel(
     dims = tl.arange(0, WIDTH)
     slot, newest, first, keys, prompt_first, prompt_keys, cos, sin = place_of(
         row, table, table_stride, positions, slots, owns, start, length, prompt_start,
-        prompt_length, dims, K,
+        prompt_length, dims, K, PAGE,
     )  # fmt: skip
     if PDL:
         take_turn()
+    # All loads of heads come before the first use of one: what follows waits once.
     mine = heads + tl.cast(row, tl.int64) * heads_stride
-    dtype = heads.dtype.element_ty
     head = kv_head * (H // J)
-    if (slot >= 0) & (keys > 0):
-        place = slot * slot_stride + kv_head * head_stride + newest * position_stride
-        append(mine, dims, cos, sin, k, v, place, H, J, K, kv_head)
     local = tl.arange(0, HEADS)
     is_real = local < H // J
-    top = tl.full([HEADS], float("-inf"), tl.float32)
-    total = tl.zeros([HEADS], tl.float32)
-    acc = tl.zeros([HEADS, WIDTH], tl.float32)
+    queries, partners = load_heads(mine, head + local, dims, is_real, K)
+    key, key_partners, value = load_newest(mine, dims, kv_head, H, J, K)
     if HAS_PROMPT:
         high = tl.arange(0, HEIGHT)
-        queries = rotated(mine, head + high, dims, high < H // J, cos, sin, K).to(dtype)
-        base = tl.multiple_of(prompt_first, 8) + tl.cast(kv_head, tl.int64) * prompt_head_stride
-        top, total, acc = _read_prompt(
-            queries, prompt_k, prompt_v, base, prompt_keys, prompt_position_stride, scale, dims,
-            local, K, PRECISION,
+        wide, wide_partners = load_heads(mine, head + high, dims, high < H // J, K)
+    queries = turn(queries, partners, dims, cos, sin, K)
+    if (slot >= 0) & (keys > 0):
+        place = slot * slot_stride + kv_head * head_stride + newest * position_stride
+        append(turn(key, key_partners, dims, cos, sin, K), value, dims, k, v, place, K)
+    if HAS_PROMPT:
+        wide = turn(wide, wide_partners, dims, cos, sin, K)
+        base = prompt_first + tl.cast(kv_head, tl.int64) * prompt_head_stride
+        top, total, acc = split_of_prompt(
+            wide, prompt_k, prompt_v, base, 0, prompt_keys, prompt_position_stride, scale, dims,
+            K, PRECISION,
         )  # fmt: skip
+        top, total = tl.gather(top, local, 0), tl.gather(total, local, 0)
+        acc = tl.gather(acc, tl.broadcast_to(local[:, None], [HEADS, WIDTH]), 0)
+    else:
+        top = tl.full([HEADS], float("-inf"), tl.float32)
+        total = tl.zeros([HEADS], tl.float32)
+        acc = tl.zeros([HEADS, WIDTH], tl.float32)
     own_base = tl.cast(kv_head, tl.int64) * head_stride
     if PAGE == 0:
-        own_base += tl.multiple_of(first, 8)
-    queries = rotated(mine, head + local, dims, is_real, cos, sin, K).to(dtype)
+        own_base += first
     tl.debug_barrier()  # the newest position is written: all threads of this program read it
     top, total, acc = read_own(
         queries, k, v, own_base, pages, first, keys, 0, 1, position_stride, page_stride, scale,

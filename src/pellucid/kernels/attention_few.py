@@ -16,6 +16,7 @@ table length.
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 import triton
@@ -33,12 +34,21 @@ from pellucid.kernels.attention_merge import (
 )
 from pellucid.kernels.attention_own import HEADS, tile_at
 from pellucid.kernels.attention_prompt import split_of_prompt
-from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
+from pellucid.kernels.attention_step import (
+    StepRows,
+    append,
+    load_heads,
+    load_newest,
+    place_of,
+    turn,
+)
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
 
 FEW_ROWS = 64
 """Rows up to which one launch is faster than four; above, siblings read their prompt together."""
+FULL_PROGRAMS = 264
+"""Two on each of the 132 multiprocessors of an H200."""
 MOST_HEADS = 2**16
 """Rows times KV heads that the counters of arrivals are made for."""
 
@@ -55,11 +65,18 @@ def attend_few(rows: StepRows) -> Tensor:
     weighted = torch.empty(planes, count, num_heads, head_dim, dtype=torch.float32, device=device)
     stats = torch.empty(planes, count, num_heads, 2, dtype=torch.float32, device=device)
     out = empty_with_room(count, num_heads * head_dim, rows.heads.dtype, device)
-    few_kernel[(rows.programs, prompt_splits + lanes)](
+    grid = rows.programs, prompt_splits + lanes
+    few_kernel[grid](
         *rows.sources(), weighted, stats, _arrivals(device), out, count, lanes, prompt_splits,
-        rows.scale, **rows.constants(), num_stages=5 if head_dim <= 64 else 3, **pdl(device),
+        rows.scale, **rows.constants(), num_stages=stages(head_dim, math.prod(grid)), **pdl(device),
     )  # fmt: skip
     return out
+
+
+def stages(head_dim: int, programs: int) -> int:
+    """Tiles that a program has under way: all of its split where two programs a multiprocessor are
+    enough, else fewer, so that more of them fit."""
+    return 5 if head_dim <= 64 and programs <= FULL_PROGRAMS else 3
 
 
 @functools.cache
@@ -135,16 +152,14 @@ def few_kernel(
     dims = tl.arange(0, WIDTH)
     slot, newest, first_page, keys, prompt_base, prompt_keys, cos, sin = place_of(
         row, table, table_stride, positions, slots, owns, start, length, prompt_start,
-        prompt_length, dims, K,
+        prompt_length, dims, K, PAGE,
     )  # fmt: skip
     own_base = tl.cast(kv_head, tl.int64) * head_stride
     if PAGE == 0:
-        own_base += tl.multiple_of(first_page, 8)
-    prompt_base = tl.multiple_of(prompt_base, 8)
+        own_base += first_page
     if PDL:
         take_turn()
     mine = heads + tl.cast(row, tl.int64) * heads_stride
-    dtype = heads.dtype.element_ty
     first_head = kv_head * (H // J)
     plane_rows = tl.cast(rows, tl.int64)
 
@@ -153,7 +168,8 @@ def few_kernel(
         if begin < prompt_keys:
             local = tl.arange(0, HEIGHT)
             is_real = local < H // J
-            queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
+            queries, partners = load_heads(mine, first_head + local, dims, is_real, K)
+            queries = turn(queries, partners, dims, cos, sin, K)
             base = prompt_base + tl.cast(kv_head, tl.int64) * prompt_head_stride
             top, total, acc = split_of_prompt(
                 queries, prompt_k, prompt_v, base, begin,
@@ -167,11 +183,13 @@ def few_kernel(
         local = tl.arange(0, HEADS)
         is_real = local < H // J
         last_split = (keys - 1) // SPLIT
+        queries, partners = load_heads(mine, first_head + local, dims, is_real, K)
         if (slot >= 0) & (keys > 0) & (last_split % lanes == lane):
             place = slot * slot_stride + kv_head * head_stride + newest * position_stride
-            append(mine, dims, cos, sin, k, v, place, H, J, K, kv_head)
+            key, key_partners, value = load_newest(mine, dims, kv_head, H, J, K)
+            append(turn(key, key_partners, dims, cos, sin, K), value, dims, k, v, place, K)
             tl.debug_barrier()  # all threads of this program read it below
-        queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K).to(dtype)
+        queries = turn(queries, partners, dims, cos, sin, K)
         for split in range(lane, tl.cdiv(keys, SPLIT), lanes):
             begin = split * SPLIT
             top, total, acc = _own_split(

@@ -104,15 +104,19 @@ class StepRows(NamedTuple):
 @triton.jit
 def place_of(
     row, table, table_stride, positions, slots, owns, start, length, prompt_start, prompt_length,
-    dims, K: tl.constexpr,
+    dims, K: tl.constexpr, PAGE: tl.constexpr,
 ):  # fmt: skip
     """Slot, place of the newest position, own start and length, prompt's start and length, cosines
     and sines [WIDTH] of a row. All is asked for at once: each wait costs more than the bytes."""
     slot = tl.load(slots + row).to(tl.int64)
+    # The hints stand where the numbers are loaded: given to what a function returned they are
+    # lost, and keys and values would be loaded element by element.
     first = tl.load(start + row)
+    if PAGE == 0:
+        first = tl.multiple_of(first, 8)
     keys = tl.load(length + row)
     newest = tl.load(owns + row).to(tl.int64)
-    prompt_first = tl.load(prompt_start + row)
+    prompt_first = tl.multiple_of(tl.load(prompt_start + row), 8)
     prompt_keys = tl.load(prompt_length + row)
     # An idle row's position is whatever its last request left: it must not index the table.
     position = tl.where(slot >= 0, tl.load(positions + row).to(tl.int64), 0)
@@ -123,28 +127,40 @@ def place_of(
 
 
 @triton.jit
-def rotated(
-    heads, head, dims, is_real, cos, sin, K: tl.constexpr,
-):  # fmt: skip
-    """Rotated heads [N, WIDTH] in float32: as in `rope`, each element with its partner."""
+def load_heads(heads, head, dims, is_real, K: tl.constexpr):
+    """Heads [N, WIDTH] as they are, and each element's partner of the rotation. Apart from `turn`,
+    so that all of a program's loads are under way before the first is waited for."""
     inside = is_real[:, None] & (dims < K)[None, :]
     at = heads + head[:, None] * K
-    value = tl.load(at + dims[None, :], mask=inside, other=0.0).to(tl.float32)
-    partner = tl.load(at + ((dims + K // 2) % K)[None, :], mask=inside, other=0.0).to(tl.float32)
-    side = tl.where(dims < K // 2, -1.0, 1.0)
-    return tl.fma(value, cos[None, :], partner * sin[None, :] * side[None, :])
+    value = tl.load(at + dims[None, :], mask=inside, other=0.0)
+    return value, tl.load(at + ((dims + K // 2) % K)[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
-def append(
-    heads, dims, cos, sin, own_k, own_v, place,
-    FIRST: tl.constexpr, J: tl.constexpr, K: tl.constexpr, kv_head,
+def turn(value, partner, dims, cos, sin, K: tl.constexpr):
+    """Rotated heads [N, WIDTH] in their dtype: as in `rope`, in float32."""
+    side = tl.where(dims < K // 2, -1.0, 1.0)
+    other = partner.to(tl.float32) * sin[None, :] * side[None, :]
+    return tl.fma(value.to(tl.float32), cos[None, :], other).to(value.dtype)
+
+
+@triton.jit
+def load_newest(
+    heads, dims, kv_head, H: tl.constexpr, J: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Writes the rotated key and the value of one KV head."""
+    """A KV head's newest key, its partners, and the value [1, WIDTH]."""
+    one = tl.arange(0, 1)
+    key, partner = load_heads(heads, H + kv_head + one, dims, one == 0, K)
+    inside = (dims < K)[None, :] & (one == 0)[:, None]
+    value = tl.load(heads + (H + J + kv_head) * K + dims[None, :], mask=inside, other=0.0)
+    return key, partner, value
+
+
+@triton.jit
+def append(key, value, dims, own_k, own_v, place, K: tl.constexpr):
+    """Writes a rotated key and a value [1, WIDTH]."""
     one = tl.arange(0, 1)
     inside = (dims < K)[None, :] & (one == 0)[:, None]
-    key = rotated(heads, FIRST + kv_head + one, dims, one == 0, cos, sin, K)
     to = place + dims[None, :] + one[:, None]
     tl.store(own_k + to, key.to(own_k.dtype.element_ty), mask=inside)
-    value = tl.load(heads + (FIRST + J + kv_head) * K + dims[None, :], mask=inside, other=0.0)
     tl.store(own_v + to, value.to(own_v.dtype.element_ty), mask=inside)
