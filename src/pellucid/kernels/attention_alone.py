@@ -20,14 +20,7 @@ from pellucid.kernels.attention_few import FEW_ROWS
 from pellucid.kernels.attention_merge import store_result
 from pellucid.kernels.attention_own import HEADS, read_own
 from pellucid.kernels.attention_prompt import split_of_prompt
-from pellucid.kernels.attention_step import (
-    StepRows,
-    append,
-    load_heads,
-    load_newest,
-    place_of,
-    turn,
-)
+from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
 
@@ -87,22 +80,16 @@ def alone_kernel(
     )  # fmt: skip
     if PDL:
         take_turn()
-    # All loads of heads come before the first use of one: what follows waits once.
     mine = heads + tl.cast(row, tl.int64) * heads_stride
     head = kv_head * (H // J)
-    local = tl.arange(0, HEADS)
-    is_real = local < H // J
-    queries, partners = load_heads(mine, head + local, dims, is_real, K)
-    key, key_partners, value = load_newest(mine, dims, kv_head, H, J, K)
-    if HAS_PROMPT:
-        high = tl.arange(0, HEIGHT)
-        wide, wide_partners = load_heads(mine, head + high, dims, high < H // J, K)
-    queries = turn(queries, partners, dims, cos, sin, K)
     if (slot >= 0) & (keys > 0):
         place = slot * slot_stride + kv_head * head_stride + newest * position_stride
-        append(turn(key, key_partners, dims, cos, sin, K), value, dims, k, v, place, K)
+        append(mine, dims, cos, sin, k, v, place, kv_head, H, J, K)
+    local = tl.arange(0, HEADS)
+    is_real = local < H // J
     if HAS_PROMPT:
-        wide = turn(wide, wide_partners, dims, cos, sin, K)
+        high = tl.arange(0, HEIGHT)
+        wide = rotated(mine, head + high, dims, high < H // J, cos, sin, K)
         base = prompt_first + tl.cast(kv_head, tl.int64) * prompt_head_stride
         top, total, acc = split_of_prompt(
             wide, prompt_k, prompt_v, base, 0, prompt_keys, prompt_position_stride, scale, dims,
@@ -117,6 +104,8 @@ def alone_kernel(
     own_base = tl.cast(kv_head, tl.int64) * head_stride
     if PAGE == 0:
         own_base += first
+    # Loaded again, not kept over the prompt: the memory would cost a multiprocessor a program.
+    queries = rotated(mine, head + local, dims, is_real, cos, sin, K)
     tl.debug_barrier()  # the newest position is written: all threads of this program read it
     top, total, acc = read_own(
         queries, k, v, own_base, pages, first, keys, 0, 1, position_stride, page_stride, scale,

@@ -34,14 +34,7 @@ from pellucid.kernels.attention_merge import (
 )
 from pellucid.kernels.attention_own import HEADS, tile_at
 from pellucid.kernels.attention_prompt import split_of_prompt
-from pellucid.kernels.attention_step import (
-    StepRows,
-    append,
-    load_heads,
-    load_newest,
-    place_of,
-    turn,
-)
+from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
 from pellucid.kernels.launch import pdl, take_turn
 from pellucid.kernels.room import empty_with_room
 
@@ -168,8 +161,7 @@ def few_kernel(
         if begin < prompt_keys:
             local = tl.arange(0, HEIGHT)
             is_real = local < H // J
-            queries, partners = load_heads(mine, first_head + local, dims, is_real, K)
-            queries = turn(queries, partners, dims, cos, sin, K)
+            queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K)
             base = prompt_base + tl.cast(kv_head, tl.int64) * prompt_head_stride
             top, total, acc = split_of_prompt(
                 queries, prompt_k, prompt_v, base, begin,
@@ -183,13 +175,11 @@ def few_kernel(
         local = tl.arange(0, HEADS)
         is_real = local < H // J
         last_split = (keys - 1) // SPLIT
-        queries, partners = load_heads(mine, first_head + local, dims, is_real, K)
         if (slot >= 0) & (keys > 0) & (last_split % lanes == lane):
             place = slot * slot_stride + kv_head * head_stride + newest * position_stride
-            key, key_partners, value = load_newest(mine, dims, kv_head, H, J, K)
-            append(turn(key, key_partners, dims, cos, sin, K), value, dims, k, v, place, K)
+            append(mine, dims, cos, sin, k, v, place, kv_head, H, J, K)
             tl.debug_barrier()  # all threads of this program read it below
-        queries = turn(queries, partners, dims, cos, sin, K)
+        queries = rotated(mine, first_head + local, dims, is_real, cos, sin, K)
         for split in range(lane, tl.cdiv(keys, SPLIT), lanes):
             begin = split * SPLIT
             top, total, acc = _own_split(

@@ -127,40 +127,28 @@ def place_of(
 
 
 @triton.jit
-def load_heads(heads, head, dims, is_real, K: tl.constexpr):
-    """Heads [N, WIDTH] as they are, and each element's partner of the rotation. Apart from `turn`,
-    so that all of a program's loads are under way before the first is waited for."""
+def rotated(heads, head, dims, is_real, cos, sin, K: tl.constexpr):
+    """Rotated heads [N, WIDTH] in their dtype: as in `rope`, in float32, each element with its
+    partner."""
     inside = is_real[:, None] & (dims < K)[None, :]
     at = heads + head[:, None] * K
-    value = tl.load(at + dims[None, :], mask=inside, other=0.0)
-    return value, tl.load(at + ((dims + K // 2) % K)[None, :], mask=inside, other=0.0)
-
-
-@triton.jit
-def turn(value, partner, dims, cos, sin, K: tl.constexpr):
-    """Rotated heads [N, WIDTH] in their dtype: as in `rope`, in float32."""
+    value = tl.load(at + dims[None, :], mask=inside, other=0.0).to(tl.float32)
+    partner = tl.load(at + ((dims + K // 2) % K)[None, :], mask=inside, other=0.0).to(tl.float32)
     side = tl.where(dims < K // 2, -1.0, 1.0)
-    other = partner.to(tl.float32) * sin[None, :] * side[None, :]
-    return tl.fma(value.to(tl.float32), cos[None, :], other).to(value.dtype)
+    turned = tl.fma(value, cos[None, :], partner * sin[None, :] * side[None, :])
+    return turned.to(heads.dtype.element_ty)
 
 
 @triton.jit
-def load_newest(
-    heads, dims, kv_head, H: tl.constexpr, J: tl.constexpr, K: tl.constexpr,
+def append(
+    heads, dims, cos, sin, own_k, own_v, place, kv_head,
+    H: tl.constexpr, J: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """A KV head's newest key, its partners, and the value [1, WIDTH]."""
-    one = tl.arange(0, 1)
-    key, partner = load_heads(heads, H + kv_head + one, dims, one == 0, K)
-    inside = (dims < K)[None, :] & (one == 0)[:, None]
-    value = tl.load(heads + (H + J + kv_head) * K + dims[None, :], mask=inside, other=0.0)
-    return key, partner, value
-
-
-@triton.jit
-def append(key, value, dims, own_k, own_v, place, K: tl.constexpr):
-    """Writes a rotated key and a value [1, WIDTH]."""
+    """Writes the rotated key and the value of one KV head."""
     one = tl.arange(0, 1)
     inside = (dims < K)[None, :] & (one == 0)[:, None]
+    key = rotated(heads, H + kv_head + one, dims, one == 0, cos, sin, K)
     to = place + dims[None, :] + one[:, None]
     tl.store(own_k + to, key.to(own_k.dtype.element_ty), mask=inside)
+    value = tl.load(heads + (H + J + kv_head) * K + dims[None, :], mask=inside, other=0.0)
     tl.store(own_v + to, value.to(own_v.dtype.element_ty), mask=inside)
