@@ -6,7 +6,8 @@ in all files so that nothing depends on which kernel follows which:
 
 - it calls `take_turn()` before it reads or writes anything in memory, in every program. That waits:
   until the kernel before has ended and what it wrote can be seen. As each kernel waits, all kernels
-  before that one have ended too: a chain is as ordered as without PDL;
+  before that one have ended too: a chain is as ordered as without PDL. Only what is known to be
+  older than its predecessor may be read before, as `attention_step` does with a row's place;
 - only then does it let the next one start: whatever starts early may rely on all but its immediate
   predecessor having ended.
 
