@@ -49,8 +49,9 @@ def test_clock_and_power_are_those_of_the_repeat() -> None:
 
 def test_a_repeat_keeps_its_samples(monkeypatch, tmp_path) -> None:
     """Of a real process that prints what nvidia-smi does."""
-    script = tmp_path / "nvidia-smi"
-    script.write_text("#!/bin/sh\nwhile :; do echo '1440, 690.0, Active'; sleep 0.01; done\n")
+    script, begun = tmp_path / "nvidia-smi", tmp_path / "begun"
+    lines = "while :; do echo '1440, 690.0, Active'; sleep 0.01; done"
+    script.write_text(f"#!/bin/sh\ntouch {begun}\n{lines}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     setting = measure.Setting(
@@ -58,8 +59,10 @@ def test_a_repeat_keeps_its_samples(monkeypatch, tmp_path) -> None:
     )
 
     def work(number: int) -> dict[str, float]:
-        time.sleep(0.3)
-        return {"seconds": 0.3}
+        while not begun.exists():
+            time.sleep(0.01)
+        time.sleep(0.2)
+        return {"seconds": 0.2}
 
     sampled = {"sm_mhz": 1440.0, "watts": 690.0, "power_limited": 1.0}
-    assert measure.repeat(work, setting)[1] == {"seconds": 0.3} | sampled
+    assert measure.repeat(work, setting)[1] == {"seconds": 0.2} | sampled

@@ -2,8 +2,20 @@
 
 from collections.abc import Sequence
 
+import pytest
+import torch
+
+from pellucid.kernels.available import hopper_ready
 from pellucid.records import Request
 
+NEEDS_HOPPER = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(
+        torch.cuda.is_available() and not hopper_ready(torch.device("cuda")),
+        reason="needs a Hopper GPU",
+    ),
+]
 VOCAB = 1000
 
 

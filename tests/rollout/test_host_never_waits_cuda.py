@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from host_looks import RECORD, WAIT, waits, watch_looks
-from rollout_numbers import VOCAB, Numbers, uneven_requests
+from rollout_numbers import NEEDS_HOPPER, VOCAB, Numbers, uneven_requests
 
-from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.records import Completion, SamplingParams
@@ -23,14 +22,7 @@ from pellucid.rollout.harvest import Harvest
 from pellucid.rollout.resident import ResidentRollout
 from pellucid.rollout.resident_step import ResidentStep
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.skipif(
-        torch.cuda.is_available() and not hopper_ready(torch.device("cuda")),
-        reason="needs a Hopper GPU",
-    ),
-]
+pytestmark = NEEDS_HOPPER
 NEW = 300
 SPEC = ModelSpec(
     family="qwen2", vocab_size=VOCAB, width=128, num_layers=2, num_heads=4, num_kv_heads=2,

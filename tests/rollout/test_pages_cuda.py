@@ -1,24 +1,15 @@
 """Rollouts whose rows share pages, captured on a GPU: the bits of rollouts with a slot a row."""
 
-import pytest
 import torch
-from rollout_numbers import VOCAB, Numbers, uneven_requests
+from rollout_numbers import NEEDS_HOPPER, VOCAB, Numbers, uneven_requests
 
-from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.engine import InProcessEngine
 from pellucid.rollout.waves import PAGE
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.skipif(
-        torch.cuda.is_available() and not hopper_ready(torch.device("cuda")),
-        reason="needs a Hopper GPU",
-    ),
-]
+pytestmark = NEEDS_HOPPER
 SPEC = ModelSpec(
     family="qwen2", vocab_size=VOCAB, width=128, num_layers=2, num_heads=4, num_kv_heads=2,
     head_dim=64, ffn_width=256, max_context=4096, is_head_tied=True, has_qkv_bias=True,

@@ -8,6 +8,8 @@ import torch
 from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 
 from pellucid.errors import NumericsError
+from pellucid.kernels.attention_alone import attend_alone
+from pellucid.kernels.attention_step import StepRows
 from pellucid.records import Request, SamplingParams, StopReason
 from pellucid.rollout import resident_step
 from pellucid.rollout.engine import InProcessEngine
@@ -82,6 +84,29 @@ def test_attention_is_told_how_many_rows_share_a_prompt(monkeypatch, size, expec
     fast, slow = both(loud_model(SPEC), requests(size=size), PARAMS, slots=4)
     assert_same(fast, slow)
     assert seen == {expected}
+
+
+def only_one_program_a_row(monkeypatch) -> list[StepRows]:
+    """Every step's attention is `attend_alone`'s, where prompts are short; what it was given."""
+    given = []
+
+    def spied(rows):
+        given.append(rows)
+        return attend_alone(rows)
+
+    monkeypatch.setattr("pellucid.kernels.attention_alone.ENOUGH_PROGRAMS", 1)
+    monkeypatch.setattr(resident_step, "attend_alone", spied)
+    monkeypatch.setattr(resident_step, "attend_few", None)
+    monkeypatch.setattr(resident_step, "attend_rows", None)
+    return given
+
+
+def test_rows_that_read_alone_draw_the_same_tokens(monkeypatch) -> None:
+    given = only_one_program_a_row(monkeypatch)
+    fast, slow = both(loud_model(SPEC), requests(), PARAMS, slots=4)
+    assert_same(fast, slow)
+    assert all(rows.own.pages is None for rows in given)
+    assert any(rows.prompt is not None for rows in given)
 
 
 def test_stop_strings_are_found_on_the_device() -> None:
@@ -164,6 +189,16 @@ def test_with_pages_more_rows_than_slots_are_decoded_to_the_same_tokens(monkeypa
     assert state.capacity.slots == 3
     assert int(state.pages.restarts) == 1, "the second begins again when both need a page"
     assert engine._mean_pages == pytest.approx(5 / 3)
+
+
+def test_rows_over_pages_that_read_alone_draw_the_same_tokens(monkeypatch) -> None:
+    given = only_one_program_a_row(monkeypatch)
+    paged(monkeypatch, 3 * 64)
+    monkeypatch.setattr(ByteLetters, "eos_ids", ())
+    params = SamplingParams(temperature=1.0, max_new_tokens=100)
+    fast, slow = both(loud_model(SPEC), requests(groups=1, limits=(66, 3, 5)), params, slots=6)
+    assert_same(fast, slow)
+    assert all(rows.own.pages is not None for rows in given)
 
 
 def test_the_second_call_expects_what_samples_needed_in_the_first(monkeypatch) -> None:

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rollout_numbers import Numbers
+from rollout_numbers import NEEDS_HOPPER, Numbers
 
 from pellucid.algo.presets import resolve
 from pellucid.config import AlgoConfig, RolloutConfig, RunConfig, TrainConfig
-from pellucid.kernels.available import hopper_ready
 from pellucid.model.spec import ModelSpec
 from pellucid.model.transformer import Decoder, init_weights
 from pellucid.records import Completion, Request, SamplingParams
@@ -20,14 +19,7 @@ from pellucid.train.update import PolicyUpdater
 
 DEVICE = "cuda"
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    pytest.mark.skipif(
-        torch.cuda.is_available() and not hopper_ready(torch.device(DEVICE)),
-        reason="needs a Hopper GPU",
-    ),
-]
+pytestmark = NEEDS_HOPPER
 
 VOCAB = 1000
 LENGTHS = (5, 1, 40, 300)
