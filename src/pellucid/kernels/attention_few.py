@@ -30,9 +30,8 @@ from pellucid.kernels.attention_merge import (
     merge_stored,
     store_part,
     store_result,
-    weigh,
 )
-from pellucid.kernels.attention_own import HEADS, tile_at
+from pellucid.kernels.attention_own import HEADS, add_tile
 from pellucid.kernels.attention_prompt import split_of_prompt
 from pellucid.kernels.attention_step import StepRows, append, place_of, rotated
 from pellucid.kernels.launch import pdl, take_turn
@@ -88,19 +87,11 @@ def _own_split(
     top = tl.full([queries.shape[0]], float("-inf"), tl.float32)
     total = tl.zeros([queries.shape[0], TILE], tl.float32)
     acc = tl.zeros([queries.shape[0], queries.shape[1]], tl.float32)
-    offsets = tl.arange(0, TILE)
     for position in range(begin, end, TILE):
-        inside = position + offsets < end
-        here = tile_at(base, pages, first_page, position, position_stride, page_stride, PAGE)
-        at = here + offsets[:, None] * position_stride + dims[None, :]
-        present = inside[:, None] & (dims < K)[None, :]
-        k_tile = tl.load(k + at, mask=present, other=0.0)
-        v_tile = tl.load(v + at, mask=present, other=0.0)
-        weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
-        total = tl.fma(total, decay[:, None], weights)
-        acc = tl.dot(
-            weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
-        )
+        top, total, acc = add_tile(
+            queries, k, v, base, pages, first_page, position, end, position_stride, page_stride,
+            scale, dims, top, total, acc, K, PAGE, PRECISION,
+        )  # fmt: skip
     return top, tl.sum(total, 1), acc
 
 

@@ -49,6 +49,27 @@ def _count_tiles(keys, lane, lanes):
 
 
 @triton.jit
+def add_tile(
+    queries, k, v, base, pages, first_page, position, end, position_stride, page_stride, scale,
+    dims, top, total, acc, K: tl.constexpr, PAGE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(top, total, acc) of a split and one more of its tiles, of the positions before `end`. The
+    total [HEADS, TILE] stays spread over a tile's keys until the split ends: one sum across threads
+    instead of four."""
+    offsets = tl.arange(0, TILE)
+    inside = position + offsets < end
+    here = tile_at(base, pages, first_page, position, position_stride, page_stride, PAGE)
+    at = here + offsets[:, None] * position_stride + dims[None, :]
+    present = inside[:, None] & (dims < K)[None, :]
+    k_tile = tl.load(k + at, mask=present, other=0.0)
+    v_tile = tl.load(v + at, mask=present, other=0.0)
+    weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
+    total = tl.fma(total, decay[:, None], weights)
+    acc = tl.dot(weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION)
+    return top, total, acc
+
+
+@triton.jit
 def read_own(
     queries, k, v, base, pages, first_page, keys, lane, lanes, position_stride, page_stride, scale,
     all_top, all_total, all_acc, weighted, stats, rows, row, head, local, dims, is_real,
@@ -57,8 +78,6 @@ def read_own(
 ):  # fmt: skip
     """Reads every `lanes`-th split of a row from `lane` on, in one loop over their tiles. FUSED:
     merges them into (all_top, all_total, all_acc); otherwise it stores each as a part."""
-    offsets = tl.arange(0, TILE)
-    # Kept spread over the tile's keys until the split ends: one sum across threads instead of four.
     total = tl.zeros([HEADS, TILE], tl.float32)
     top = tl.full([HEADS], float("-inf"), tl.float32)
     acc = tl.zeros([HEADS, dims.shape[0]], tl.float32)
@@ -68,17 +87,10 @@ def read_own(
         step = tile % (SPLIT // TILE)
         split = lane + tile // (SPLIT // TILE) * lanes
         first = split * SPLIT + step * TILE
-        inside = first + offsets < keys
-        here = tile_at(base, pages, first_page, first, position_stride, page_stride, PAGE)
-        at = here + offsets[:, None] * position_stride + dims[None, :]
-        present = inside[:, None] & (dims < K)[None, :]
-        k_tile = tl.load(k + at, mask=present, other=0.0)
-        v_tile = tl.load(v + at, mask=present, other=0.0)
-        weights, decay, top = weigh(queries, k_tile, inside, top, scale, PRECISION)
-        total = tl.fma(total, decay[:, None], weights)
-        acc = tl.dot(
-            weights.to(v_tile.dtype), v_tile, acc * decay[:, None], input_precision=PRECISION
-        )
+        top, total, acc = add_tile(
+            queries, k, v, base, pages, first_page, first, keys, position_stride, page_stride,
+            scale, dims, top, total, acc, K, PAGE, PRECISION,
+        )  # fmt: skip
         if (step == SPLIT // TILE - 1) | (tile == tiles - 1):
             if FUSED:
                 all_top, all_total, all_acc = merge(
