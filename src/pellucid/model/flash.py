@@ -146,22 +146,29 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, s: Segments) -> tuple[Tensor, Tens
 
 def _exact(q: Tensor, k: Tensor, v: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
     from pellucid.kernels.attention import KeySource, attend_rows
+    from pellucid.kernels.attention_causal import attend_tokens
+    from pellucid.kernels.token_trial import tokens_agree
 
     def source(start: Tensor, length: Tensor) -> KeySource:
         return KeySource(k, v, start * k.stride(0), length, k.stride(1), k.stride(0))
 
     assert k.stride() == v.stride(), "keys and values lie alike"
-    has_body = keys.longest_body > 0
-    out, lse = attend_rows(
-        q,
-        source(keys.own_start, keys.own_length),
-        source(keys.body_start, keys.body_length) if has_body else None,
-        keys.group,
-        num_kv=k.shape[1],
-        max_own=keys.longest_own,
-        max_prompt=keys.longest_body,
-        with_lse=True,
-    )
+    own = source(keys.own_start, keys.own_length)
+    body = source(keys.body_start, keys.body_length) if keys.longest_body > 0 else None
+    num_kv = k.shape[1]
+    if tokens_agree(q, num_kv):
+        out, lse = attend_tokens(q, own, body, num_kv=num_kv)
+    else:
+        out, lse = attend_rows(
+            q,
+            own,
+            body,
+            keys.group,
+            num_kv=num_kv,
+            max_own=keys.longest_own,
+            max_prompt=keys.longest_body,
+            with_lse=True,
+        )
     return out.view_as(q), lse.t().contiguous()
 
 
