@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -39,13 +40,17 @@ def inputs(
     return hidden, weight, targets, coefficients
 
 
-@pytest.fixture(params=["plain", "fused"])
+@pytest.fixture(params=["plain", "fused", "exact"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The way through torch, and the way through the kernels in Triton's interpreter."""
-    if request.param == "fused":
+    """The way through torch, and those through the trainer's and the sampler's kernels in Triton's
+    interpreter."""
+    if request.param != "plain":
         if not triton_ready(torch.device("cpu"), can_interpret=True):
             pytest.skip("Triton's interpreter is off where there is a CUDA device")
         monkeypatch.setattr(head, "triton_ready", lambda device: True)
+    if request.param == "exact":
+        exactly = functools.partial(linear_logprobs, exact=True)
+        monkeypatch.setitem(globals(), "linear_logprobs", exactly)
     return request.param
 
 
@@ -110,7 +115,7 @@ def test_logits_kept_and_logits_computed_again_give_the_same_gradients(
     every = gradients(dtype, keep_bytes=1 << 30)
     for other in (some, every):
         for a, b in zip(none, other, strict=True):
-            if path == "fused":
+            if path != "plain":
                 assert torch.equal(a, b)
             else:  # exp of a log-softmax is not softmax to the last bit
                 torch.testing.assert_close(a, b, rtol=2**-7, atol=1e-6)
@@ -126,12 +131,27 @@ class Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.usefixtures("path")
-@pytest.mark.parametrize(("keep_bytes", "products"), [(0, 12), (2 * 1600, 10), (1 << 30, 9)])
-def test_kept_logits_save_the_fourth_product(keep_bytes: int, products: int) -> None:
+@pytest.mark.parametrize(("keep_bytes", "again"), [(0, 3), (2 * 1600, 1), (1 << 30, 0)])
+def test_kept_logits_save_the_fourth_product(
+    path: str, keep_bytes: int, again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each of three parts; those of the exact way are made by the sampler's kernel."""
+    sampled = 0
+    if path == "exact":
+        from pellucid.kernels import head_sample, head_stats
+
+        def count(*args: Any, **kwargs: Any) -> None:
+            nonlocal sampled
+            sampled += 1
+            make(*args, **kwargs)
+
+        make = head_stats.head_stats
+        for module in (head_sample, head_stats):
+            monkeypatch.setattr(module, "head_stats", count)
     with Products() as seen:
         gradients(torch.float32, keep_bytes=keep_bytes)
-    assert seen.count == products
+    assert seen.count + sampled == 9 + again
+    assert sampled == (3 + again if path == "exact" else 0)
 
 
 @pytest.mark.usefixtures("path")
@@ -192,8 +212,8 @@ def test_the_entropy_is_that_of_the_tempered_distribution_and_carries_no_gradien
 
 @pytest.mark.usefixtures("path")
 def test_huge_logits_stay_finite() -> None:
-    hidden = torch.full((2, 1), 1000.0, requires_grad=True)
-    weight = torch.tensor([[1.0], [-1.0], [0.5]], requires_grad=True)
+    hidden = torch.full((2, 4), 250.0, requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0], [0.5]]).expand(3, 4).clone().requires_grad_()
     logprobs, entropy = linear_logprobs(hidden, weight, torch.tensor([0, 1]))
     logprobs.sum().backward()
     assert logprobs.tolist() == [0.0, -2000.0]
@@ -259,7 +279,8 @@ def test_the_default_chunk_holds_a_fixed_number_of_bytes() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_bfloat16_equals_the_plain_float32_version_without_waiting() -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_on_cuda_bfloat16_equals_the_plain_float32_version_without_waiting(exact: bool) -> None:
     hidden, weight, targets, coefficients = inputs(700, 256, 3001, torch.bfloat16)
     scaled = (weight.detach() / 16).requires_grad_()
     wide = [t.detach().float().requires_grad_() for t in (hidden, scaled)]
@@ -267,10 +288,17 @@ def test_on_cuda_bfloat16_equals_the_plain_float32_version_without_waiting() -> 
     want = torch.autograd.grad((coefficients * expected).sum(), wide)
     device = [t.detach().cuda() for t in (hidden, scaled, targets, coefficients)]
     on_gpu = [t.requires_grad_() for t in device[:2]]
-    linear_logprobs(on_gpu[0], on_gpu[1], device[2], chunk=128)  # warm up: library handles
+    linear_logprobs(on_gpu[0], on_gpu[1], device[2], chunk=128, exact=exact)  # library handles
     torch.cuda.set_sync_debug_mode("error")
     try:
-        logprobs, _ = linear_logprobs(*on_gpu, device[2], temperature=0.9, chunk=128)
+        logprobs, _ = linear_logprobs(
+            *on_gpu,
+            device[2],
+            temperature=0.9,
+            chunk=128,
+            keep_bytes=2 * 128 * 3001 * 4,
+            exact=exact,
+        )
         got = torch.autograd.grad((device[3] * logprobs).sum(), on_gpu)
     finally:
         torch.cuda.set_sync_debug_mode("default")

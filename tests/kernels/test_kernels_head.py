@@ -105,25 +105,42 @@ def test_tokens_and_logprobs_agree_with_the_sampler_on_the_same_head(dtype) -> N
 def test_the_score_of_a_drawn_token_is_its_logprob_to_the_last_bit(temperature) -> None:
     hidden, weight = random_head(13, 300, 40, torch.bfloat16)
     tokens, logprobs = draw(hidden, weight, uniforms(13), temperature)
-    scores = score(hidden, weight, tokens, temperature, with_entropy=True, chunk_rows=5)
-    assert torch.equal(scores.logprobs, logprobs)
+    assert torch.equal(score(hidden, weight, tokens, temperature).logprobs, logprobs)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_scores_agree_with_log_softmax(temperature) -> None:
     hidden, weight = random_head(11, 300, 40)
     targets = torch.arange(11) * 29
-    scores = score(hidden, weight, targets, temperature, with_entropy=True)
+    scores = score(hidden, weight, targets, temperature)
     logits = hidden.double() @ weight.double().t() / temperature
     every = logits.log_softmax(-1)
     expected = every.gather(1, targets[:, None])[:, 0]
     for mine, theirs in (
         (scores.logprobs, expected),
-        (scores.logsum, logits.logsumexp(-1)),
+        (scores.peak / temperature, logits.amax(-1)),
+        (scores.log2_sum, (logits.logsumexp(-1) - logits.amax(-1)) / math.log(2)),
         (scores.entropy, -(every.exp() * every).sum(-1)),
     ):
         torch.testing.assert_close(mine.double(), theirs, rtol=2e-6, atol=4e-6)
-    assert score(hidden, weight, targets, temperature).entropy is None
+
+
+@pytest.mark.parametrize("vocab", [300, 384, 90])
+@pytest.mark.parametrize("rows", [1, 64, 70])
+def test_logits_are_written_where_they_are_wanted_and_change_no_score(rows, vocab) -> None:
+    hidden, weight = random_head(rows, vocab, 40)
+    targets = torch.arange(rows) % vocab
+    room = torch.full((rows + 1, vocab), 7.0)
+    with_logits = score(hidden, weight, targets, 0.7, logits=room[:rows])
+    torch.testing.assert_close(room[:rows], hidden @ weight.t(), rtol=1e-5, atol=1e-5)
+    assert (room[rows] == 7.0).all()
+    for mine, theirs in zip(with_logits, score(hidden, weight, targets, 0.7), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_no_rows_give_no_scores() -> None:
+    hidden, weight = random_head(3, 300, 32)
+    assert score(hidden[:0], weight, torch.zeros(0, dtype=torch.int64), 1.0).entropy.shape == (0,)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:

@@ -98,7 +98,7 @@ def test_the_bits_of_a_row_do_not_depend_on_the_number_of_rows_or_the_tile() -> 
         assert torch.equal(some_logprobs, logprobs[rows])
     stats = [Stats.empty(256, VOCAB, hidden.device, has_moment=False) for _ in TILES]
     for out, tile in zip(stats, TILES.values(), strict=True):
-        head_stats(hidden[:256], weight, 1.0, out, tile)
+        head_stats(hidden[:256], weight, 1.0, out, tile=tile)
         assert torch.equal(out.top, stats[0].top), tile
         assert torch.equal(out.mass, stats[0].mass), tile
 
@@ -110,22 +110,23 @@ def test_the_score_of_a_drawn_token_is_its_logprob_to_the_last_bit(
 ) -> None:
     hidden, weight = random_head(700, vocab, width)
     tokens, logprobs = draw(hidden, weight, uniforms(700), temperature)
-    for has_entropy, chunk in ((False, 8192), (True, 8192), (False, 300)):
-        scores = score(
-            hidden, weight, tokens, temperature, with_entropy=has_entropy, chunk_rows=chunk
-        )
+    logits = torch.empty(700, vocab, device="cuda")
+    for wanted in (None, logits):
+        scores = score(hidden, weight, tokens, temperature, logits=wanted)
         assert torch.equal(scores.logprobs, logprobs)
+    torch.testing.assert_close(logits, float32_logits(hidden, weight), rtol=1e-5, atol=1e-4)
 
 
 def test_scores_agree_with_log_softmax() -> None:
     hidden, weight = random_head(300)
     targets = torch.arange(300, device="cuda") * 500
-    scores = score(hidden, weight, targets, 0.8, with_entropy=True)
+    scores = score(hidden, weight, targets, 0.8)
     logits = float32_logits(hidden, weight).double() / 0.8
     every = logits.log_softmax(-1)
     for mine, theirs in (
         (scores.logprobs, every.gather(1, targets[:, None])[:, 0]),
-        (scores.logsum, logits.logsumexp(-1)),
+        (scores.peak / 0.8, logits.amax(-1)),
+        (scores.log2_sum, (logits.logsumexp(-1) - logits.amax(-1)) / math.log(2)),
         (scores.entropy, -(every.exp() * every).sum(-1)),
     ):
         torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=2e-5)

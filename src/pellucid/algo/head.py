@@ -1,16 +1,16 @@
 """Log-probabilities of tokens straight from hidden states, a chunk of rows at a time.
 
-On CUDA a chunk is one matrix product and one kernel that reads its float32 logits once; the
-backward pass turns logits into their gradient in one kernel and makes two more products. Logits are
-kept for the backward pass while they fit a number of bytes; chunks beyond it are computed again, a
-fourth product, with the same bits. Elsewhere torch does the same, and keeps a single chunk only.
-Logits, log-softmax and the weight's gradient are float32 also where the weights are bfloat16.
+On CUDA a chunk is one matrix product and one kernel that reads its float32 logits once, or, where
+the bits are to be the sampler's, its product, which sums up logits as it makes them. The backward
+pass turns logits into their gradient in one kernel and makes two more products. Logits are kept for
+the backward pass while they fit a number of bytes; chunks beyond it are computed again, a fourth
+product, with the same bits. Elsewhere torch does the same, and keeps a single chunk only. Logits,
+log-softmax and the weight's gradient are float32 also where the weights are bfloat16.
 Shapes: T tokens, D width, V vocabulary, C rows of a chunk.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pellucid.kernels.available import triton_ready
+from pellucid.kernels.products import add_product, float32_product
 
 _CPU_CHUNK_BYTES = 256 << 20
 CUDA_CHUNK_BYTES = 2_500_000_000
@@ -50,8 +51,7 @@ def linear_logprobs(
     stay in memory until the backward pass, see `default_keep_bytes`. weight_grad: float32 [V, D]
     to which the backward pass adds the weight's gradient, giving autograd none; a bfloat16
     gradient would be rounded and cost two more passes over memory. exact: report the bits that the
-    sampler's kernel reports for the same hidden states, for one more product; gradients are the
-    same as without. Never waits for the device.
+    sampler's kernel reports for the same hidden states. Never waits for the device.
     float64 tensors are computed and returned in float64.
     """
     assert hidden.dim() == 2, f"hidden is [T, D], not {tuple(hidden.shape)}"
@@ -63,34 +63,10 @@ def linear_logprobs(
     if weight_grad is not None:
         assert weight_grad.shape == weight.shape, "weight_grad has the shape of weight"
         assert weight_grad.dtype == _wide(weight.dtype), f"weight_grad is {weight_grad.dtype}"
-    plan = _plan(hidden, weight, temperature, chunk, keep_bytes, weight_grad)
+    plan = _plan(hidden, weight, temperature, chunk, keep_bytes, weight_grad, exact)
     assert plan.is_fused or not exact, "exact log-probabilities need the kernels"
     logprobs, entropy = _LinearLogprobs.apply(hidden, weight, targets, plan)
-    if exact:
-        sampled = _sampled_logprobs(hidden, weight, targets, temperature)
-        logprobs = _Replaced.apply(logprobs, sampled)
     return logprobs, entropy
-
-
-class _Replaced(torch.autograd.Function):
-    """The second value with the gradient of the first."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, better: Tensor) -> Tensor:
-        return better
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-
-@torch.no_grad()
-def _sampled_logprobs(
-    hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float
-) -> Tensor:
-    from pellucid.kernels.head_sample import score
-
-    return score(hidden.contiguous(), weight, targets, temperature).logprobs
 
 
 def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -100,7 +76,7 @@ def float32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
     the trainer computes: rounding logits of size 20 to bfloat16 alone moves log-probabilities by up
     to 0.06. float64 stays float64.
     """
-    return _product(hidden, weight.t())
+    return float32_product(hidden, weight.t())
 
 
 def default_chunk(vocab_size: int, device: torch.device) -> int:
@@ -134,6 +110,7 @@ class _Plan:
     num_kept: int
     """The first so many parts keep their logits for the backward pass."""
     is_fused: bool
+    is_exact: bool
     weight_grad: Tensor | None
 
 
@@ -144,6 +121,7 @@ def _plan(
     chunk: int | None,
     keep_bytes: int | None,
     weight_grad: Tensor | None,
+    exact: bool,
 ) -> _Plan:
     is_fused = hidden.dtype != torch.float64 and triton_ready(hidden.device)
     total, vocab = hidden.shape[0], weight.shape[0]
@@ -168,6 +146,7 @@ def _plan(
         rows=rows,
         num_kept=num_kept,
         is_fused=is_fused,
+        is_exact=exact,
         weight_grad=weight_grad,
     )
 
@@ -179,7 +158,7 @@ class _LinearLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(targets.shape, dtype=_wide(hidden.dtype), device=hidden.device)
         entropy = torch.empty_like(logprobs)
-        read = _read_fused if plan.is_fused else _read_plain
+        read = _read_exact if plan.is_exact else _read_fused if plan.is_fused else _read_plain
         state = read(hidden, weight, targets, plan, logprobs, entropy)
         ctx.save_for_backward(hidden, weight, targets, *state)
         ctx.plan = plan
@@ -205,7 +184,7 @@ class _LinearLogprobs(torch.autograd.Function):
             if grad_hidden is not None:
                 torch.mm(grad, weight, out=grad_hidden[part])
             if total is not None:
-                _add_product(total, grad.t(), hidden[part])
+                add_product(total, grad.t(), hidden[part])
         if total is None or total is plan.weight_grad:
             return grad_hidden, None, None, None
         return grad_hidden, total.to(weight.dtype), None, None
@@ -268,6 +247,24 @@ def _read_fused(
     return [peak, log2_sum, *kept]
 
 
+def _read_exact(
+    hidden: Tensor, weight: Tensor, targets: Tensor, plan: _Plan, logprobs: Tensor, entropy: Tensor
+) -> list[Tensor]:
+    """As `_read_fused`, by the sampler's kernels, which write the logits of kept parts only."""
+    from pellucid.kernels.head_sample import score
+
+    hidden = hidden.contiguous()
+    peak, log2_sum = torch.empty_like(logprobs), torch.empty_like(logprobs)
+    kept = [_logits_buffer(hidden, weight, plan) for _ in range(plan.num_kept)]
+    for number, part in enumerate(plan.parts):
+        rows = hidden[part]
+        logits = kept[number][: len(rows)] if number < plan.num_kept else None
+        scores = score(rows, weight, targets[part], plan.temperature, logits=logits)
+        for out, of_part in zip((logprobs, entropy, peak, log2_sum), scores, strict=True):
+            out[part] = of_part
+    return [peak, log2_sum, *kept]
+
+
 def _gradients_fused(
     hidden: Tensor, weight: Tensor, targets: Tensor, plan: _Plan, state: list[Tensor], grad: Tensor
 ) -> Iterator[Tensor]:
@@ -283,7 +280,7 @@ def _gradients_fused(
         if number < plan.num_kept:
             logits = kept[number][:rows]
         else:
-            logits = _logits_into(shared, hidden[part], weight)
+            logits = _logits_into(shared, hidden[part], weight, is_exact=plan.is_exact)
         write_gradient(
             logits,
             targets[part],
@@ -301,9 +298,18 @@ def _logits_buffer(hidden: Tensor, weight: Tensor, plan: _Plan) -> Tensor:
     return torch.empty(plan.rows, weight.shape[0], dtype=torch.float32, device=hidden.device)
 
 
-def _logits_into(buffer: Tensor | None, hidden: Tensor, weight: Tensor) -> Tensor:
+def _logits_into(
+    buffer: Tensor | None, hidden: Tensor, weight: Tensor, *, is_exact: bool = False
+) -> Tensor:
     assert buffer is not None, "a part is either kept or has the shared buffer"
-    return _product(hidden, weight.t(), out=buffer[: hidden.shape[0]])
+    out = buffer[: hidden.shape[0]]
+    if not is_exact:
+        return float32_product(hidden, weight.t(), out=out)
+    from pellucid.kernels.head_stats import Stats, head_stats
+
+    stats = Stats.empty(len(out), len(weight), out.device, has_moment=False)
+    head_stats(hidden.contiguous(), weight, 1.0, stats, logits=out)
+    return out
 
 
 def _tempered_logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
@@ -314,36 +320,3 @@ def _tempered_logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tens
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """What sums of this type are kept in: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
-
-
-def _product(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """a @ b, accumulated and returned in float32 where the operands are narrower."""
-    if a.dtype in (torch.float32, torch.float64):
-        return torch.mm(a, b, out=out)
-    if a.device.type == "cuda":
-        return torch.mm(a, b, out_dtype=torch.float32, out=out)
-    return torch.mm(a.float(), b.float(), out=out)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b in place, without rounding the product to a narrower type first."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b)
-    elif a.device.type == "cuda" and _adds_in_float32(a.device, a.dtype):
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
-    else:
-        total.add_(_product(a, b))
-
-
-@functools.cache
-def _adds_in_float32(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether this torch lets a narrow product be added to a float32 matrix. Its first versions
-    with `out_dtype` wanted all three operands alike.
-    """
-    total = torch.zeros(16, 16, device=device)
-    operand = torch.zeros(16, 16, dtype=dtype, device=device)
-    try:
-        torch.addmm(total, operand, operand, out_dtype=torch.float32, out=total)
-    except RuntimeError:
-        return False
-    return True

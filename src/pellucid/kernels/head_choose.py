@@ -9,6 +9,8 @@ Shapes: B rows, D width, V vocabulary, C blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -74,25 +76,21 @@ def score_rows(
     stats: Stats,
     targets: Tensor,
     temperature: float,
-    out: tuple[Tensor, Tensor, Tensor | None],
+    out: Sequence[Tensor],
 ) -> None:
-    """Fills out = (logprobs [B], logsum [B], entropy [B] or None), all float32, for targets [B]
-    int64; the entropy needs statistics with the moment. A target outside the vocabulary gets NaN.
-    """
+    """Fills out = (logprobs, entropy, peak, log2_sum), all [B] float32, for targets [B] int64, from
+    statistics with the moment. A target outside the vocabulary gets NaN."""
     rows, width = hidden.shape
     vocab_size = weight.shape[0]
-    logprobs, logsum, entropy = out
-    assert entropy is None or stats.moment is not None, "the entropy needs the blocks' moments"
+    assert stats.moment is not None, "the entropy needs the blocks' moments"
     _score_kernel[(rows,)](
         hidden,
         weight,
         stats.top,
         stats.mass,
-        stats.mass if stats.moment is None else stats.moment,
+        stats.moment,
         targets,
-        logprobs,
-        logsum,
-        logsum if entropy is None else entropy,
+        *out,
         LOG2_E / (temperature or 1.0),
         temperature or 1.0,
         VOCAB=vocab_size,
@@ -101,7 +99,6 @@ def score_rows(
         ID_BLOCK=BLOCK,
         VOID_LOGIT=VOID,
         STRIP_D=STRIP,
-        HAS_ENTROPY=entropy is not None,
         num_warps=WARPS,
     )
 
@@ -244,8 +241,9 @@ def _score_kernel(
     moment_ptr,
     targets_ptr,
     logprobs_ptr,
-    logsum_ptr,
     entropy_ptr,
+    peak_ptr,
+    log2_sum_ptr,
     scale,
     temperature,
     VOCAB: tl.constexpr,
@@ -254,7 +252,6 @@ def _score_kernel(
     ID_BLOCK: tl.constexpr,
     VOID_LOGIT: tl.constexpr,
     STRIP_D: tl.constexpr,
-    HAS_ENTROPY: tl.constexpr,
 ):
     NUM_BLOCKS: tl.constexpr = (VOCAB + ID_BLOCK - 1) // ID_BLOCK
     row = tl.program_id(0)
@@ -267,16 +264,15 @@ def _score_kernel(
     logit = _own_logit(hidden, weight, row, token, WIDTH, STRIP_D)
     logprob = _log_share(logit, largest, total, temperature)
     tl.store(logprobs_ptr + row, tl.where(is_token, logprob, float("nan")))
-    logsum = (largest / temperature).to(tl.float64) + tl.log(total)
-    tl.store(logsum_ptr + row, logsum.to(tl.float32))
-    if HAS_ENTROPY:
-        block = tl.arange(0, PADDED)
-        place = row.to(tl.int64) * NUM_BLOCKS + block
-        is_real = block < NUM_BLOCKS
-        mass = tl.load(mass_ptr + place, mask=is_real, other=0.0)
-        moment = tl.load(moment_ptr + place, mask=is_real, other=0.0)
-        below = top - largest
-        share = tl.exp2(below * scale) * (moment + mass * below)
-        mean = tl.sum(share.to(tl.float64), 0) / total
-        entropy = tl.log(total) - mean / temperature
-        tl.store(entropy_ptr + row, entropy.to(tl.float32))
+    tl.store(peak_ptr + row, largest)
+    tl.store(log2_sum_ptr + row, tl.log2(total).to(tl.float32))
+    block = tl.arange(0, PADDED)
+    place = row.to(tl.int64) * NUM_BLOCKS + block
+    is_real = block < NUM_BLOCKS
+    mass = tl.load(mass_ptr + place, mask=is_real, other=0.0)
+    moment = tl.load(moment_ptr + place, mask=is_real, other=0.0)
+    below = top - largest
+    share = tl.exp2(below * scale) * (moment + mass * below)
+    mean = tl.sum(share.to(tl.float64), 0) / total
+    entropy = tl.log(total) - mean / temperature
+    tl.store(entropy_ptr + row, entropy.to(tl.float32))

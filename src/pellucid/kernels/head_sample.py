@@ -48,14 +48,16 @@ class HeadSampler:
 
 
 class Scores(NamedTuple):
-    """What `score` says of T tokens."""
+    """What `score` says of T tokens, all [T] float32."""
 
     logprobs: Tensor
-    """Log-probability of each target, nats [T] float32."""
-    logsum: Tensor
-    """Logarithm of the sum of exp(z / temperature) over the vocabulary [T] float32."""
-    entropy: Tensor | None
-    """Of the whole distribution, nats [T] float32."""
+    """Of the targets, nats."""
+    entropy: Tensor
+    """Of the whole distribution, nats."""
+    peak: Tensor
+    """Largest logit."""
+    log2_sum: Tensor
+    """log2 of the sum of exp((z - peak) / temperature) over the vocabulary."""
 
 
 def score(
@@ -64,25 +66,19 @@ def score(
     targets: Tensor,
     temperature: float,
     *,
-    with_entropy: bool = False,
-    chunk_rows: int = 8192,
+    logits: Tensor | None = None,
 ) -> Scores:
-    """Scores targets [T] int64 under hidden [T, D] @ weight [V, D]ᵀ, without gradients.
+    """Scores targets [T] int64 under hidden [T, D] @ weight [V, D]ᵀ, without gradients; `logits`
+    [T, V] float32 takes these products.
 
-    Temperature 0 scores at 1, as greedy drawing does. A target outside the vocabulary gets NaN. At
-    most `chunk_rows` rows' statistics are held at once, 8 to 12 bytes for each 128 logits.
+    Temperature 0 scores at 1, as greedy drawing does. A target outside the vocabulary gets NaN.
     """
     check_head(hidden, weight)
     assert targets.shape == hidden.shape[:1], "targets are [T]"
     assert targets.dtype == torch.int64, f"targets are int64, not {targets.dtype}"
-    total, device = len(hidden), hidden.device
-    logprobs, logsum = torch.empty(total, device=device), torch.empty(total, device=device)
-    entropy = torch.empty(total, device=device) if with_entropy else None
-    stats = Stats.empty(min(total, chunk_rows), len(weight), device, has_moment=with_entropy)
-    targets = targets.contiguous()
-    for first in range(0, total, chunk_rows):
-        part = slice(first, first + chunk_rows)
-        out = logprobs[part], logsum[part], None if entropy is None else entropy[part]
-        head_stats(hidden[part], weight, temperature or 1.0, stats)
-        score_rows(hidden[part], weight, stats, targets[part], temperature, out)
-    return Scores(logprobs, logsum, entropy)
+    scores = Scores(*torch.empty(4, len(hidden), device=hidden.device))
+    if len(hidden):
+        stats = Stats.empty(len(hidden), len(weight), hidden.device, has_moment=True)
+        head_stats(hidden, weight, temperature or 1.0, stats, logits=logits)
+        score_rows(hidden, weight, stats, targets.contiguous(), temperature, scores)
+    return scores

@@ -2,8 +2,9 @@
 
 For each row and each block of 128 vocabulary ids: the largest logit, and the sum of
 exp((z - largest) / T) over the block; on request the sum of exp((z - largest) / T) (z - largest),
-of which the entropy is made. The products accumulate in float32 in an order that depends on
-neither the number of rows nor a row's place among them, so a row's numbers do not either.
+of which the entropy is made, and the logits themselves, which the trainer wants. The products
+accumulate in float32 in an order that depends on neither the number of rows nor a row's place among
+them, so a row's numbers do not either.
 
 Shapes: B rows, D width, V vocabulary, C blocks.
 """
@@ -29,6 +30,8 @@ VOID = -1e30
 """Logit of an id past the vocabulary's end: it has no weight, and unlike minus infinity it may be
 subtracted from itself."""
 LOG2_E = 1.4426950408889634
+PIECE = tl.constexpr(64)
+"""Logits of a row that are turned in shared memory at a time, to be written in one go."""
 
 
 class Tile(NamedTuple):
@@ -97,13 +100,23 @@ def tile_for(rows: int, dtype: torch.dtype) -> Tile:
 
 
 def head_stats(
-    hidden: Tensor, weight: Tensor, temperature: float, out: Stats, tile: Tile | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    temperature: float,
+    out: Stats,
+    *,
+    logits: Tensor | None = None,
+    tile: Tile | None = None,
 ) -> None:
-    """Fills the first B rows of `out` with the statistics of hidden [B, D] @ weight [V, D]ᵀ.
+    """Fills the first B rows of `out` with the statistics of hidden [B, D] @ weight [V, D]ᵀ, and
+    `logits` [B, V] float32 with these products themselves.
 
     `tile`: how to cut the product, by default what suits the number of rows. The numbers do not
     depend on it.
     """
+    if logits is not None:
+        assert logits.shape == (len(hidden), len(weight)), "logits are [B, V]"
+        assert logits.is_contiguous(), "logits lie row by row"
     rows, width = hidden.shape
     vocab_size = weight.shape[0]
     tile = tile or tile_for(rows, weight.dtype)
@@ -115,6 +128,7 @@ def head_stats(
         out.top,
         out.mass,
         out.moment if out.moment is not None else out.mass,
+        out.mass if logits is None else logits,
         rows,
         LOG2_E / temperature,
         VOCAB=vocab_size,
@@ -127,8 +141,9 @@ def head_stats(
         # Triton's interpreter takes the bits of a bfloat16 for an integer.
         WIDEN=hidden.device.type == "cpu",
         HAS_MOMENT=out.moment is not None,
+        HAS_LOGITS=logits is not None,
         num_warps=tile.warps,
-        num_stages=_stages(tile, hidden),
+        num_stages=_stages(tile, hidden, has_logits=logits is not None),
         **pdl(hidden.device),
     )
 
@@ -139,12 +154,29 @@ def _num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _stages(tile: Tile, hidden: Tensor) -> int:
+def _stages(tile: Tile, hidden: Tensor, *, has_logits: bool) -> int:
     """As many stages as the device has shared memory for, at most those of the tile."""
     if hidden.device.type != "cuda":
         return tile.stages
     room = torch.cuda.get_device_properties(hidden.device).shared_memory_per_block_optin - 2048
+    if has_logits:
+        room -= tile.rows * PIECE.value * 4
     return max(1, min(tile.stages, room // ((tile.rows + tile.ids) * DEPTH * hidden.itemsize)))
+
+
+@triton.jit
+def _store_logits(logits_ptr, logits, row, first_id, is_row, VOCAB: tl.constexpr):
+    """Stores a tile of logits of rows [B, 1], piece by piece."""
+    TILE_V: tl.constexpr = logits.shape[1]
+    if TILE_V > PIECE:
+        halves = tl.reshape(logits, (logits.shape[0], 2, TILE_V // 2))
+        left, right = tl.split(tl.permute(halves, (0, 2, 1)))
+        _store_logits(logits_ptr, left, row, first_id, is_row, VOCAB)
+        _store_logits(logits_ptr, right, row, first_id + TILE_V // 2, is_row, VOCAB)
+    else:
+        ids = first_id + tl.arange(0, TILE_V)[None, :]
+        place = row.to(tl.int64) * VOCAB + ids
+        tl.store(logits_ptr + place, logits, mask=is_row & (ids < VOCAB))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -154,6 +186,7 @@ def _stats_kernel(
     top_ptr,
     mass_ptr,
     moment_ptr,
+    logits_ptr,
     rows,
     scale,
     VOCAB: tl.constexpr,
@@ -165,6 +198,7 @@ def _stats_kernel(
     VOID_LOGIT: tl.constexpr,
     WIDEN: tl.constexpr,
     HAS_MOMENT: tl.constexpr,
+    HAS_LOGITS: tl.constexpr,
     PDL: tl.constexpr = False,
 ):
     if PDL:
@@ -184,6 +218,9 @@ def _stats_kernel(
             if WIDEN:
                 x, w = x.to(tl.float32), w.to(tl.float32)
             logits = tl.dot(x, w.T, logits, input_precision="ieee")
+        row = first_row + tl.arange(0, TILE_B)[:, None]
+        if HAS_LOGITS:
+            _store_logits(logits_ptr, logits, row, first_id, row < rows, VOCAB)
         if VOCAB % ID_BLOCK != 0:
             ids = first_id + tl.arange(0, TILE_V)
             logits = tl.where((ids < VOCAB)[None, :], logits, VOID_LOGIT)
@@ -191,7 +228,6 @@ def _stats_kernel(
         top = tl.max(blocks, 2)
         below = blocks - top[:, :, None]
         weights = tl.exp2(below * scale)
-        row = first_row + tl.arange(0, TILE_B)[:, None]
         block = first_id // ID_BLOCK + tl.arange(0, TILE_C)[None, :]
         place = row.to(tl.int64) * NUM_BLOCKS + block
         is_real = (row < rows) & (block < NUM_BLOCKS)
