@@ -13,6 +13,7 @@ Shapes: T rows, D summed width, N outputs.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from torch.autograd.function import once_differentiable
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from pellucid.kernels.launch import pdl, take_turn
+from pellucid.kernels.products import add_product
 from pellucid.kernels.room import ROOM, empty_with_room, with_room
 
 BLOCK_K = {torch.bfloat16: 64, torch.float16: 64, torch.float32: 32}
@@ -95,13 +97,13 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: [T, N] in x's dtype, of x [T, D], weight [N, D] and bias [N].
 
     x and weight share one dtype; float32 accumulation, the bias added before the one rounding. The
-    gradients are plain cuBLAS products.
+    gradients are plain cuBLAS products. Where the weight has an attribute `float32_grad`, what it
+    returns when called, float32 [N, D], takes the weight's gradient, and autograd gets none; None:
+    there is no such sum.
     """
     assert x.dtype == weight.dtype, f"one dtype for both sides, not {x.dtype} and {weight.dtype}"
-    needs_grad = x.requires_grad or weight.requires_grad
-    needs_grad |= bias is not None and bias.requires_grad
-    if needs_grad and torch.is_grad_enabled():
-        return _Matmul.apply(x, weight, bias)
+    if _learns(x, weight, bias):
+        return _Matmul.apply(x, weight, bias, _forward)
     if _is_own(x, weight) or not (x.is_cuda and is_step_size(len(x))):
         return _forward(x, weight, bias)
     if _library_agrees(x, weight, bias):
@@ -111,9 +113,13 @@ def matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def fast_matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The same without a promise of bits: cuBLAS but where it is no faster, see OWN_BYTES."""
-    if _is_own(x, weight) and not torch.is_grad_enabled():
-        return _forward(x, weight, bias)
-    return F.linear(x, weight, bias)
+    if _learns(x, weight, bias):
+        return _Matmul.apply(x, weight, bias, F.linear)
+    return (_forward if _is_own(x, weight) else F.linear)(x, weight, bias)
+
+
+def _learns(*operands: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
 
 
 def _is_own(x: Tensor, weight: Tensor) -> bool:
@@ -168,20 +174,32 @@ def _library_agrees(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 class _Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias):
+    def forward(ctx, x, weight, bias, product):
         ctx.save_for_backward(x, weight)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return _forward(x, weight, bias)
+        # Asked for here: what checkpointing hands to the backward pass is a copy of the weight.
+        ctx.float32_grad = getattr(weight, "float32_grad", None)
+        return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, d_out):
         x, weight = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
         dx = d_out @ weight if wants_x else None
-        d_weight = d_out.t() @ x if wants_weight else None
+        d_weight = _weight_gradient(d_out.t(), x, ctx.float32_grad) if wants_weight else None
         d_bias = d_out.sum(0, dtype=torch.float32).to(ctx.bias_dtype) if wants_bias else None
-        return dx, d_weight, d_bias
+        return dx, d_weight, d_bias, None
+
+
+def _weight_gradient(
+    d_out: Tensor, x: Tensor, float32_grad: Callable[[], Tensor | None] | None
+) -> Tensor | None:
+    total = None if float32_grad is None else float32_grad()
+    if total is None:
+        return d_out @ x
+    add_product(total, d_out, x)
+    return None
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, tile: Tile | None = None) -> Tensor:

@@ -1,9 +1,10 @@
 """AdamW with float32 state, whatever the dtype of the weights.
 
 The optimiser writes the very tensors that the sampler reads. Where weights are bfloat16,
-gradients are accumulated in float32 as backward produces them, and a float32 master copy is
-stepped: adding many small bfloat16 gradients, or a 1e-6 update to a bfloat16 weight, would lose
-them. float32 weights are their own masters, and autograd accumulates their gradients.
+gradients are accumulated in float32 as backward produces them, on a GPU by the very product that
+makes them (`kernels.matmul`), and a float32 master copy is stepped: adding many small bfloat16
+gradients, or a 1e-6 update to a bfloat16 weight, would lose them. float32 weights are their own
+masters, and autograd accumulates their gradients.
 
 Memory, in bytes a parameter beside the weights themselves:
 
@@ -204,6 +205,15 @@ class Optimizer:
             p.grad = None
 
         parameter.register_post_accumulate_grad_hook(accumulate)
+        itself = weakref.ref(parameter)
+
+        def float32_grad() -> Tensor | None:
+            optimizer, weight = owner(), itself()
+            if optimizer is None or weight is None:
+                return None
+            return optimizer.float32_grad(weight)
+
+        parameter.float32_grad = float32_grad  # type: ignore[attr-defined]
         return master
 
     def _grad_of(self, master: Tensor) -> Tensor:
