@@ -64,6 +64,7 @@ def trace(monkeypatch) -> Iterator[list[tuple]]:
 def forbid_waits(monkeypatch, trace: list[tuple]) -> None:
     """From the first replay of a wave on, until its counts of drafts are read at the end."""
     run, read, take, copy = ResidentStep.run, DraftRows.read, Harvest.take, Harvest._read
+    follow = Harvest.follow
     synchronize = torch.cuda.synchronize
 
     def strict_run(step, shape, num_steps):
@@ -81,6 +82,12 @@ def forbid_waits(monkeypatch, trace: list[tuple]) -> None:
         mode = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("default")
         take(harvest, lengths)
+        torch.cuda.set_sync_debug_mode(mode)
+
+    def free_follow(harvest, tokens):
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        follow(harvest, tokens)
         torch.cuda.set_sync_debug_mode(mode)
 
     def apart(harvest, begin, end, width=None):
@@ -104,6 +111,7 @@ def forbid_waits(monkeypatch, trace: list[tuple]) -> None:
     monkeypatch.setattr(ResidentStep, "run", strict_run)
     monkeypatch.setattr(DraftRows, "read", free_read)
     monkeypatch.setattr(Harvest, "take", free_take)
+    monkeypatch.setattr(Harvest, "follow", free_follow)
     monkeypatch.setattr(Harvest, "_read", apart)
     monkeypatch.setattr(torch.cuda, "synchronize", refuse)
     monkeypatch.setattr(torch.cuda, "Event", Event)

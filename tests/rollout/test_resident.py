@@ -13,6 +13,7 @@ from pellucid.kernels.attention_step import StepRows
 from pellucid.records import Request, SamplingParams, StopReason
 from pellucid.rollout import resident_step
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.harvest import Harvest
 from pellucid.rollout.resident_engine import OTHER_STEPS, ResidentEngine
 
 
@@ -263,6 +264,31 @@ def test_groups_are_handed_on_as_they_end_and_are_those_that_are_returned(
     assert max(len(c.token_ids) for c in got[2]) > 4  # the slow one
     assert seen[0][1] < 8
     assert seen[2][1] == 8
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_tokens_read_while_others_are_decoded_are_those_read_at_the_end(
+    monkeypatch, is_told
+) -> None:
+    model = loud_model(SPEC)
+    model.reserve_context(64)
+    wanted = requests(groups=3, size=2, limits=(9, 3))
+    params = SamplingParams(temperature=1.0, max_new_tokens=9)
+    seen, told = [], {}
+    follow = Harvest.follow
+    monkeypatch.setattr(Harvest, "follow", lambda h, n: seen.append(n) or follow(h, n))
+    results = []
+    for tail_rows in (64, 0):
+        monkeypatch.setattr("pellucid.rollout.resident.TAIL_ROWS", tail_rows)
+        engine = ResidentEngine(model, ByteLetters(), slots=6)
+        with torch.inference_mode():
+            on_group = told.__setitem__ if is_told else None
+            results.append(engine.generate(wanted, params, seed=2, on_group=on_group))
+        assert bool(seen) == (tail_rows == 0)
+    assert max(seen) > 3, "some had ended before"
+    assert max(len(c.token_ids) for row in results[0] for c in row) > max(seen)
+    assert results[0] == results[1]
+    assert [told.get(i) for i in range(3)] == (results[1] if is_told else [None] * 3)
 
 
 def test_bad_logits_are_named() -> None:

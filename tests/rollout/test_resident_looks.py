@@ -1,5 +1,6 @@
 """Which counts the host looks at while the device decodes; a step here is its bookkeeping alone."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from pellucid.rollout.pages import NO_PAGES, PageSize
 from pellucid.rollout.waves import Wave
 
 NEW, ROWS = 90, 8
+FOLLOW = "follow"
 SPEC = tiny_spec()
 ALL_LONG = (NEW,) * 24
 EARLY = tuple(3 + 7 * k % 50 for k in range(24))
@@ -73,7 +75,8 @@ def decoded(monkeypatch, limits, pages=NO_PAGES, slots=ROWS):
     rollout = resident.ResidentRollout(
         model, LetterTokenizer(), params, step, seed=0, next_state=None
     )
-    rollout._decode(wave, lambda finished: None, SimpleNamespace(ended=None))
+    harvest = SimpleNamespace(ended=None, follow=lambda tokens: trace.append((FOLLOW, tokens)))
+    rollout._decode(wave, lambda finished: None, harvest)
     assert state.out_length.tolist() == list(limits)
     return trace, counts
 
@@ -115,6 +118,32 @@ def test_a_look_is_at_counts_of_the_chunk_before(monkeypatch, limits) -> None:
         assert seen == counts[started if is_new else max(started - 1, 0)]
         started += steps > 0
     assert started == len(counts) - 1
+
+
+@pytest.mark.parametrize("limits", [ALL_LONG, EARLY, MIXED])
+def test_tokens_are_followed_as_far_as_the_counts_looked_at_go(monkeypatch, limits) -> None:
+    monkeypatch.setattr(resident, "TAIL_ROWS", 4)
+    monkeypatch.setattr(resident, "CHUNK", 8)
+    trace, counts = decoded(monkeypatch, limits, slots=24)
+    followed = [
+        (tokens, seen)
+        for (what, tokens, *_), (_, seen, *_) in pairwise(
+            e for e in trace if e[0] in (FOLLOW, LOOK)
+        )
+        if what == FOLLOW
+    ]
+    assert len(followed) > 3
+    for tokens, seen in followed:
+        assert seen.live > 4
+        assert tokens == seen.max_own - counts[0].max_own
+    assert followed[-1][0] > 20
+
+
+@pytest.mark.parametrize(("pages", "slots"), [(NO_PAGES, 23), (PAGES, 8), (PAGES, 24)])
+def test_samples_that_wait_or_begin_again_are_not_followed(monkeypatch, pages, slots) -> None:
+    monkeypatch.setattr(resident, "TAIL_ROWS", 0)
+    trace, _ = decoded(monkeypatch, MIXED, pages, slots=slots)
+    assert FOLLOW not in [what for what, *_ in trace]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -3,8 +3,9 @@ import torch
 from rollout_tiny import LetterTokenizer, loud_model, tiny_spec
 
 from pellucid.model.attention import PackedCausal
-from pellucid.records import Request, SamplingParams
+from pellucid.records import Completion, Request, SamplingParams
 from pellucid.rollout.engine import InProcessEngine
+from pellucid.rollout.harvest import Harvest
 from pellucid.rollout.step import DecodeStep
 
 pytestmark = [
@@ -63,3 +64,27 @@ def test_bfloat16_logprobs_stay_near_a_packed_pass() -> None:
             chosen = logits.log_softmax(-1)[range(len(c.token_ids)), c.token_ids]
             differences.append((chosen.cpu() - torch.tensor(c.logprobs)).abs())
     assert torch.cat(differences).mean() < 0.02
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_tokens_read_while_others_are_decoded_are_those_read_at_the_end(
+    is_told, monkeypatch
+) -> None:
+    model = loud_model(tiny_spec(head_dim=16, max_context=512)).cuda().bfloat16()
+    engine = InProcessEngine(model, LetterTokenizer(), slots=128)
+    wanted = [
+        Request(prompt_ids=p, sample_ids=tuple(range(40 * i, 40 * i + 40)))
+        for i, p in enumerate(PROMPTS)
+    ]
+    params = SamplingParams(max_new_tokens=400)
+    results, seen = [], []
+    follow = Harvest.follow
+    monkeypatch.setattr(Harvest, "follow", lambda h, n: seen.append(n) or follow(h, n))
+    for tail_rows in (1000, 0, 0):
+        monkeypatch.setattr("pellucid.rollout.resident.TAIL_ROWS", tail_rows)
+        told: dict[int, list[Completion]] = {}
+        on_group = told.__setitem__ if is_told else None
+        results.append(engine.generate(wanted, params, seed=2, on_group=on_group))
+        assert not is_told or [told[i] for i in range(3)] == results[-1]
+        assert bool(seen) == (tail_rows == 0 and engine._resident is not None)
+    assert results[0] == results[1] == results[2]

@@ -108,7 +108,9 @@ class ResidentRollout:
         self.state.start(rows)
         body, siblings = round_bound(wave.longest_body), round_siblings(wave.most_siblings)
         look = _Look(self.state.read(), self.step.drafts.read(), None, 0, 0)
-        finished = 0
+        # None waits, and without pages none begins again: every sample has a token more each step.
+        are_together = self.state.pages is None and not look.counts.is_waiting
+        finished = started = 0
         snapshots = _Snapshots(self.state.scalars, self.step.drafts.counts, harvest.ended)
         while look.counts.live:
             steps = self._chunk(look)
@@ -121,6 +123,7 @@ class ResidentRollout:
             furthest = min(look.counts.max_own + look.most + most, self.state.capacity.new_tokens)
             shape = StepShape(rows, round_bound(furthest), body, drafts, siblings)
             self.step.run(shape, steps)
+            started += steps
             snapshots.take()
             is_open = self.state.pages is not None and look.counts.is_waiting
             look = snapshots.newest() if is_open else snapshots.before_newest(look, steps, most)
@@ -129,6 +132,8 @@ class ResidentRollout:
             if look.counts.finished > finished:
                 finished = look.counts.finished
                 tell(finished)
+            if are_together and look.counts.live > TAIL_ROWS:
+                harvest.follow(started - look.ahead)
             if look.ended is not None:
                 harvest.take(look.ended)
         self._check(look.counts, wave.requests)
