@@ -110,6 +110,8 @@ JOBS = (
     "rollout-7b-4x16-128+256",
     "long-prompt-1.5b",
     "gap-1.5b",
+    "step-1.5b-near",
+    "planned-1.5b-near",
     "rollout-0.5b-64x16-128+512-near",
     "rollout-1.5b-64x16-128+512-near",
     "rollout-1.5b-32x16-128+512-near",

@@ -48,7 +48,9 @@ LAYER_S = (24e-6, 34e-6, 0.0)
 """What a layer of a decoding step takes beside that, however few rows there are: launches, and the
 first and last of each kernel's work. In large models it hides behind their weights. Both fitted to
 the rollouts in benchmarks/results, 64 to 1,024 rows on an H200."""
-TRAINING_MFU = (0.45, 0.52, 0.55)
+TRAINING_MFU = (0.53, 0.65, 0.55)
+"""Fitted to `planned-*` in benchmarks/results. A large model's packs are small, as its states leave
+little memory."""
 PREFILL_MFU = (0.35, 0.45, 0.55)
 SECTIONS = 64
 """Into so many parts of equal length a rollout is cut for the sum of its steps."""
