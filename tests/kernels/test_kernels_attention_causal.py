@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -5,6 +7,7 @@ pytest.importorskip("triton")
 
 import triton
 import triton.language as tl
+from triton.runtime.errors import OutOfResources
 
 from pellucid.kernels import attention, token_trial
 from pellucid.kernels.attention_causal import sum_as_spread
@@ -84,4 +87,7 @@ def test_tokens_are_tried_once_and_trusted_where_their_bits_agree(monkeypatch) -
     assert shape_agrees(4, 1, 16, torch.float16, CPU)
     assert not shape_agrees(8, 1, 16, torch.float16, CPU)
     assert len(tried) == 2
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(Pack, "attend_together", Mock(side_effect=OutOfResources(9, 8, "shared")))
+    assert not shape_agrees(8, 1, 16, torch.float16, CPU)
     assert not tokens_agree(torch.zeros(5, 4, 16, dtype=torch.float16), 1)
