@@ -344,10 +344,12 @@ def _share(record: dict[str, Any]) -> str:
 def _memory(record: dict[str, Any], peer: Measured | None) -> str:
     exact = record.get("details", {}).get("exact", {})
     size = exact.get("peak_reserved_bytes", record.get("peak_reserved_bytes"))
-    size = record.get("used_memory_bytes") or size
+    driver = record.get("used_memory_bytes")
+    size = driver or size
     if size is None:
         return "–"
-    theirs = None if peer is None else peer.record.get("peak_allocated_bytes")
+    found = {} if peer is None else peer.record
+    theirs = (driver and found.get("used_memory_bytes")) or found.get("peak_allocated_bytes")
     return f"{size / GIB:.0f} GiB" + (f" (peer {theirs / GIB:.0f})" if theirs else "")
 
 
