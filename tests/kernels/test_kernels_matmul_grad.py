@@ -90,3 +90,16 @@ def test_the_younger_of_two_optimizers_gets_the_gradient(product):
     product(numbers(1, 20, 32), layer.weight).backward(numbers(2, 20, 48))
     assert elder.masters["weight"].grad is None
     assert younger.masters["weight"].grad.any()
+    assert elder.step(1e-3, where="test") == 0.0
+
+
+@EXACT_OR_NOT
+def test_a_step_sees_what_a_product_alone_has_brought(product):
+    layer = Layer()
+    optimizer = Optimizer(layer, TrainConfig())
+    before = optimizer.masters["weight"].detach().clone()
+    x, d_out = numbers(1, 20, 32), numbers(2, 20, 48)
+    product(x, layer.weight).backward(d_out)
+    norm = (d_out.double().t() @ x.double()).norm().item()
+    assert optimizer.step(1e-3, where="test") == pytest.approx(norm, rel=1e-4)
+    assert not torch.equal(optimizer.masters["weight"], before)
