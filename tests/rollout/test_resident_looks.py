@@ -139,7 +139,9 @@ def test_tokens_are_followed_as_far_as_the_counts_looked_at_go(monkeypatch, limi
     assert followed[-1][0] > 20
 
 
-@pytest.mark.parametrize(("pages", "slots"), [(NO_PAGES, 23), (PAGES, 8), (PAGES, 24)])
+@pytest.mark.parametrize(
+    ("pages", "slots"), [(NO_PAGES, 23), (PAGES, 8), (PAGES, 24), (PAGES._replace(total=30), 24)]
+)
 def test_samples_that_wait_or_begin_again_are_not_followed(monkeypatch, pages, slots) -> None:
     monkeypatch.setattr(resident, "TAIL_ROWS", 0)
     trace, _ = decoded(monkeypatch, MIXED, pages, slots=slots)
